@@ -1,0 +1,15 @@
+//! bearerd: an authenticating reverse proxy in front of Microsoft Graph.
+//!
+//! A map of the house. Open `proxy` next: one request, top to bottom. Then `vault`: the only door to access tokens.
+//! A module uses the layers below its own only; `tests/it/layers.rs` holds everyone to that.
+
+// 0 words: what everyone may say
+pub mod account;
+pub mod clock;
+pub mod fault;
+pub mod hosts;
+pub mod metrics;
+pub mod process;
+pub mod secret;
+pub mod tasks;
+pub mod tls;
