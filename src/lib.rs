@@ -13,3 +13,7 @@ pub mod process;
 pub mod secret;
 pub mod tasks;
 pub mod tls;
+
+// 1 knowledge: no I/O but for the configuration's own files
+pub mod config;
+pub mod graph;

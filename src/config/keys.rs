@@ -1,0 +1,317 @@
+//! Every key of the configuration, once: its type, what holds when it is left out, and one line of why.
+//!
+//! The reader, the environment names, the JSON Schema, `config print` and the test of `config/example.toml` all work from this table.
+//! A key that is not here does not exist. What a value means beyond its type is checked in `resolve`.
+
+use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Table, Tables, Text};
+use Presence::{Default, Optional, Required, Reserved};
+
+pub type Keys = &'static [Key];
+
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub presence: Presence,
+    pub why: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Text,
+    /// Text that is never shown.
+    Secret,
+    Flag,
+    Integer,
+    Number,
+    /// `500ms`, `10s`, `2m`, `1h`.
+    Duration,
+    /// One of the first words. The others are words of the contract that this version does not implement.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// Texts; a single text is a list of one.
+    List,
+    Table(Keys),
+    /// Tables under names that the user gives.
+    Named(Keys),
+    /// `[[name]]`.
+    Tables(Keys),
+}
+
+/// What holds when the key is left out. Values are written as an environment variable would say them.
+#[derive(Clone, Copy)]
+pub enum Presence {
+    Default(&'static str),
+    /// Nothing, or what `why` says; the text is a sample.
+    Optional(&'static str),
+    /// A mistake; the text is a sample.
+    Required(&'static str),
+    /// A word of the contract that this version does not implement.
+    Reserved,
+}
+
+pub const FILE: Keys = &[
+    key("server", Table(SERVER), Optional(""), "The data listener."),
+    key("admin", Table(ADMIN), Optional(""), "Health, metrics, the admin API."),
+    key("signin", Table(SIGNIN), Optional(""), "The sign-in pages under /.bearerd/."),
+    key("store", Table(STORE), Optional(""), "Where grants are kept, sealed."),
+    key("providers", Named(PROVIDER), Optional(""), "Identity providers; the table's name is the provider's id."),
+    key("upstreams", Named(UPSTREAM), Optional(""), "The APIs that are proxied; none at all: Microsoft Graph."),
+    key("clients", Tables(CLIENT), Optional(""), "The calling applications; `bearerd clients new` makes an entry."),
+    key("log", Table(LOG), Optional(""), "What goes to standard error."),
+];
+
+const SERVER: Keys = &[
+    key("listen", List, Default("127.0.0.1:8080"), "IP:port or unix:/path; one or a list"),
+    key("public_url", Text, Optional("http://127.0.0.1:8080"), "how clients reach us; default: the first listen"),
+    key("allowed_hosts", List, Default(""), "further names accepted in Host"),
+    key("trusted_proxies", List, Default(""), "networks whose X-Forwarded-For we believe, for logs and limits only"),
+    key("plaintext_ok", Flag, Default("false"), "must be true to listen without TLS on a non-loopback address"),
+    key("workers", Integer, Default("0"), "threads of the data path; 0: one per core"),
+    key("tls", Table(TLS), Optional(""), "TLS on the data listener; without it: plain HTTP."),
+    key("limits", Table(LIMITS), Optional(""), "Limits of the data listener; sizes in bytes."),
+];
+
+const TLS: Keys = &[
+    key("cert_file", Text, Required("/etc/bearerd/tls.crt"), "PEM of the certificate and its chain"),
+    key("key_file", Text, Required("/etc/bearerd/tls.key"), "PEM of its private key, mode 0600"),
+    key(
+        "client_ca_file",
+        Text,
+        Optional("/etc/bearerd/clients-ca.crt"),
+        "PEM of the CAs whose client certificates count",
+    ),
+];
+
+const LIMITS: Keys = &[
+    key("connections", Integer, Default("10000"), "open client connections in all"),
+    key("requests", Integer, Default("1024"), "requests in flight in all; past it: overloaded"),
+    key("header_timeout", Duration, Default("30s"), "for a request's head to arrive; ends idle connections too"),
+    key("header_bytes", Integer, Default("65536"), "a request's head; past it: headers_too_large"),
+    key("uri_bytes", Integer, Default("32768"), "the request target; past it: uri_too_long"),
+    key("body_bytes", Integer, Optional("104857600"), "a request's body; without it: no limit"),
+    key("replay_bytes", Integer, Default("4194304"), "kept of one body for a replay after a 401"),
+    key("replay_total_bytes", Integer, Default("67108864"), "kept of all bodies together"),
+    key("drain_timeout", Duration, Default("25s"), "how long a shutdown waits for requests under way"),
+];
+
+const ADMIN: Keys = &[
+    key("listen", Text, Default("127.0.0.1:8081"), "IP:port or unix:/path"),
+    key("token", Secret, Optional("********"), "bearer token of the API; needed when not on loopback or a Unix socket"),
+    key("token_file", Text, Optional("/run/secrets/admin-token"), "the same, from a file"),
+];
+
+const SIGNIN: Keys = &[
+    key(
+        "listen",
+        Text,
+        Optional("127.0.0.1:8082"),
+        "a listener of its own; without it: under /.bearerd/ on the data listener",
+    ),
+    key(
+        "public_url",
+        Text,
+        Optional("http://127.0.0.1:8080"),
+        "where browsers reach the pages; default: server.public_url",
+    ),
+    key(
+        "mode",
+        Choice(&["invite", "open"], &[]),
+        Default("invite"),
+        "invite: by a single-use link; open: anyone of an allowed tenant",
+    ),
+    key("device_code", Flag, Default("false"), "offer the device code flow on the pages"),
+];
+
+const STORE: Keys = &[
+    key(
+        "kind",
+        Choice(&["embedded"], &["postgres", "redis"]),
+        Default("embedded"),
+        "embedded: a directory on this machine",
+    ),
+    key("path", Text, Default("./bearerd-data"), "the directory, from the working directory"),
+    key("key", Secret, Optional("********"), "the encryption key itself: base64 of 32 bytes; replaces key_file"),
+    key(
+        "key_file",
+        Text,
+        Default("./bearerd-data/store.key"),
+        "base64 of 32 bytes, mode 0600; made on the first start",
+    ),
+    key("url", Text, Reserved, ""),
+    key("url_file", Text, Reserved, ""),
+];
+
+const PROVIDER: Keys = &[
+    key(
+        "kind",
+        Choice(&["entra", "oidc"], &[]),
+        Default("entra"),
+        "entra: Microsoft Entra ID; oidc: any OpenID Connect provider",
+    ),
+    key("cloud", Choice(CLOUDS, &[]), Default("global"), "entra: global, usgov, dod or china"),
+    key(
+        "authority",
+        Text,
+        Optional("https://login.microsoftonline.com"),
+        "entra, instead of cloud: the origin, without the tenant",
+    ),
+    key("tenant", Text, Optional("contoso.onmicrosoft.com"), "entra: GUID, domain, organizations or common"),
+    key("client_id", Text, Required("11111111-2222-3333-4444-555555555555"), "the application's id at the provider"),
+    key(
+        "credentials",
+        Tables(CREDENTIAL),
+        Optional(""),
+        "Our own credentials there, tried in order; none: a public client.",
+    ),
+    key("allowed_tenants", List, Default(""), "tenant ids that may sign in; empty: any that the provider lets in"),
+    key("issuer", Text, Optional("https://id.example.com"), "oidc: the issuer's URL"),
+    key(
+        "rotation",
+        Text,
+        Optional("tolerant"),
+        "of refresh tokens: tolerant, strict or grace:10s; default: tolerant for entra, else strict",
+    ),
+    key(
+        "ca_file",
+        Text,
+        Optional("/etc/bearerd/provider-ca.crt"),
+        "PEM of further trust anchors for the provider's TLS",
+    ),
+];
+
+const CREDENTIAL: Keys = &[
+    key("secret", Secret, Optional("********"), "a client secret"),
+    key("secret_file", Text, Optional("/run/secrets/client-secret"), "the same, from a file"),
+    key("certificate_file", Text, Optional("/etc/bearerd/app.crt"), "PEM of a certificate; with key_file"),
+    key("key_file", Text, Optional("/etc/bearerd/app.key"), "PEM of its private key, mode 0600"),
+    key(
+        "federated_token_file",
+        Text,
+        Optional("/var/run/secrets/azure/tokens/token"),
+        "a workload's token; read at each use",
+    ),
+    key("managed_identity", Text, Reserved, ""),
+];
+
+const UPSTREAM: Keys = &[
+    key(
+        "url",
+        Text,
+        Optional("https://graph.microsoft.com"),
+        "an origin; default for graph: its root in the provider's cloud",
+    ),
+    key("provider", Text, Optional("entra"), "whose tokens it takes; default: the only provider"),
+    key("scopes", List, Optional("User.Read"), "asked for at sign-in; default for graph: User.Read"),
+    key(
+        "ca_file",
+        Text,
+        Optional("/etc/bearerd/upstream-ca.crt"),
+        "PEM of further trust anchors for the upstream's TLS",
+    ),
+    key(
+        "http",
+        Choice(&["auto", "1", "2"], &[]),
+        Default("auto"),
+        "auto, 1 or 2; auto: by ALPN over TLS, HTTP/1.1 on plain http",
+    ),
+    key("timeout", Duration, Default("100s"), "until the first byte of the answer"),
+    key("connect_timeout", Duration, Default("5s"), "for name, connection and TLS together"),
+    key("idle_timeout", Duration, Default("60s"), "without a byte in either direction"),
+];
+
+const CLIENT: Keys = &[
+    key("name", Text, Required("payroll"), "for logs and metrics; used once"),
+    key("key_hash", Text, Optional(SAMPLE_HASH), "sha256:<64 hex> of a key that we made, or an argon2id PHC string"),
+    key("mtls_san", Text, Optional("payroll.example.com"), "instead: a name in the client's certificate"),
+    key("peer_uid", Integer, Optional("1000"), "instead: the user id of a Unix socket's peer"),
+    key("jwt", Text, Reserved, ""),
+    key(
+        "identity",
+        Choice(&["user"], &["app", "on-behalf-of"]),
+        Default("user"),
+        "whose tokens it uses: a signed-in user's",
+    ),
+    key("accounts", List, Default(""), "aliases or patterns that it may act for; empty: none"),
+    key("allow", List, Default(""), "`METHOD /path/glob` rules; empty: everything"),
+    key("deny", List, Default(""), "the same, looked at first"),
+    key("read_only", Flag, Default("false"), "GET and HEAD only, $batch members included"),
+    key("limits", Table(CLIENT_LIMITS), Optional(""), "Limits of this client."),
+];
+
+const CLIENT_LIMITS: Keys = &[
+    key("requests_per_second", Number, Optional("50"), "past it: throttled"),
+    key("concurrent", Integer, Optional("64"), "requests in flight; past it: throttled"),
+];
+
+const LOG: Keys = &[
+    key("level", Text, Default("info"), "error, warn, info, debug or trace, or filters as in RUST_LOG"),
+    key("format", Choice(&["text", "json"], &[]), Default("text"), "text or json, one line per event"),
+    key(
+        "access",
+        Choice(&["path", "off"], &[]),
+        Default("path"),
+        "path: one event per request, with the path, without the query; off: none",
+    ),
+];
+
+const CLOUDS: &[&str] = &["global", "usgov", "dod", "china"];
+
+const SAMPLE_HASH: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+const fn key(name: &'static str, kind: Kind, presence: Presence, why: &'static str) -> Key {
+    Key { name, kind, presence, why }
+}
+
+/// The key of that name in one table.
+pub fn find(keys: Keys, name: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.name == name)
+}
+
+/// The known name that was probably meant.
+pub fn nearest(keys: Keys, name: &str) -> Option<&'static str> {
+    let wanted = name.to_lowercase();
+    let known = keys.iter().filter(|key| !matches!(key.presence, Reserved));
+    let (distance, best) = known.map(|key| (distance(&wanted, key.name), key.name)).min()?;
+    (distance <= 1 + best.len() / 4).then_some(best)
+}
+
+/// Levenshtein's distance.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in to.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_the_name_that_was_meant() {
+        assert_eq!(nearest(SERVER, "listn"), Some("listen"));
+        assert_eq!(nearest(SERVER, "Public_Url"), Some("public_url"));
+        assert_eq!(nearest(SERVER, "publicurl"), Some("public_url"));
+        assert_eq!(nearest(SERVER, "colour"), None);
+    }
+
+    #[test]
+    fn names_are_used_once_and_every_key_says_why() {
+        fn walk(keys: Keys) {
+            for (at, key) in keys.iter().enumerate() {
+                assert!(keys[..at].iter().all(|other| other.name != key.name), "{} twice", key.name);
+                assert_ne!(key.why.is_empty(), !matches!(key.presence, Reserved), "{}", key.name);
+                if let Table(keys) | Named(keys) | Tables(keys) = key.kind {
+                    walk(keys);
+                }
+            }
+        }
+        walk(FILE);
+    }
+}

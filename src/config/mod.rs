@@ -1,0 +1,285 @@
+//! The configuration as it is meant: checked, with every default filled in and every file that it names read.
+//!
+//! `raw` is the file as written, `resolve` turns it into what stands here, with all mistakes in one report. A component gets its own
+//! section, never the whole. Secrets are `Secret`s: they can't be printed.
+
+mod files;
+pub mod keys;
+mod load;
+mod mistakes;
+mod print;
+mod raw;
+mod read;
+mod resolve;
+mod schema;
+mod tree;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+pub use load::Loaded;
+pub use mistakes::{Mistake, Mistakes};
+pub use raw::{environment, temporary_directory};
+pub use resolve::client_name;
+pub use schema::schema;
+pub use tree::Origin;
+
+use crate::secret::Secret;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Admin,
+    pub signin: Signin,
+    pub store: Store,
+    pub providers: BTreeMap<String, Provider>,
+    pub upstreams: BTreeMap<String, Upstream>,
+    pub clients: Vec<Client>,
+    pub log: Log,
+}
+
+/// `[server]`: the data listener.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<Listen>,
+    /// How clients reach us; an origin, no path.
+    pub public_url: Url,
+    /// Further host names accepted in `Host`, lower case, without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Networks whose `X-Forwarded-For` is believed, for logs and limits only.
+    pub trusted_proxies: Vec<Network>,
+    /// Never 0: the number of cores is filled in.
+    pub workers: usize,
+    pub tls: Option<Tls>,
+    pub limits: ServerLimits,
+}
+
+/// `[server.limits]`. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// Open client connections in all.
+    pub connections: usize,
+    /// Requests in flight in all; past it new ones are `overloaded`.
+    pub requests: usize,
+    /// From the first byte of a head (or the end of the last answer) to the end of the head.
+    pub header_timeout: Duration,
+    /// One request's head; past it `headers_too_large`.
+    pub header_bytes: usize,
+    /// The request target; past it `uri_too_long`.
+    pub uri_bytes: usize,
+    /// A request body; `None`: no limit. Past it `body_too_large`.
+    pub body_bytes: Option<u64>,
+    /// Kept of one request body for a replay.
+    pub replay_bytes: usize,
+    /// Kept of all request bodies together.
+    pub replay_total_bytes: usize,
+    /// How long a drain waits for requests that are under way.
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// An address range such as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub address: std::net::IpAddr,
+    pub prefix: u8,
+}
+
+impl Network {
+    /// An IPv4 address that came in IPv6 clothes counts as what it is.
+    pub fn contains(&self, address: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        let matches = |own: u128, other: u128, bits: u32| {
+            let ignored = bits.saturating_sub(u32::from(self.prefix));
+            own.checked_shr(ignored).unwrap_or(0) == other.checked_shr(ignored).unwrap_or(0)
+        };
+        match (self.address, address.to_canonical()) {
+            (V4(own), V4(other)) => matches(own.to_bits().into(), other.to_bits().into(), 32),
+            (V6(own), V6(other)) => matches(own.to_bits(), other.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
+/// Certificate chain, key and optional client CA, as PEM text that was read and parsed once by `resolve`.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub cert_file: PathBuf,
+    pub cert_pem: String,
+    pub key_file: PathBuf,
+    pub key_pem: Secret<String>,
+    pub client_ca_pem: Option<String>,
+}
+
+/// `[admin]`: health, metrics.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: Listen,
+    pub token: Option<Secret<String>>,
+}
+
+/// `[signin]`: the pages under `/.bearerd/`.
+#[derive(Clone, Debug)]
+pub struct Signin {
+    /// `None`: on the data listener.
+    pub listen: Option<Listen>,
+    /// Where browsers reach the pages; the redirect URI is built from it. An origin, no path.
+    pub public_url: Url,
+    pub mode: SigninMode,
+    pub device_code: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigninMode {
+    Invite,
+    Open,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The directory of the embedded store.
+    pub path: PathBuf,
+    pub key_file: PathBuf,
+    /// `store.key` where the key came by environment instead of a file.
+    pub key: Option<Secret<String>>,
+}
+
+/// `[providers.ID]`: an identity provider and our app registration there.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    pub id: String,
+    pub kind: ProviderKind,
+    pub client_id: String,
+    /// Tried in order; empty: a public client.
+    pub credentials: Vec<AppCredential>,
+    pub allowed_tenants: Vec<String>,
+    pub rotation: Rotation,
+    /// PEM of further trust anchors for the provider's own TLS.
+    pub ca_pem: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ProviderKind {
+    /// `authority` is an origin without the tenant; `tenant` a GUID, a domain, `organizations` or `common`.
+    Entra {
+        authority: Url,
+        tenant: String,
+    },
+    Oidc {
+        issuer: Url,
+    },
+}
+
+/// A credential of our own app registration.
+#[derive(Clone, Debug)]
+pub enum AppCredential {
+    Secret(Secret<String>),
+    Certificate {
+        cert_pem: String,
+        key_pem: Secret<String>,
+    },
+    /// Read again at each use.
+    FederatedTokenFile(PathBuf),
+}
+
+/// What a provider does with a refresh token that was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The old one stays valid (Entra ID).
+    Tolerant,
+    /// The old one is dead; using it again kills the whole family.
+    Strict,
+    /// The previous one stays valid for this long.
+    Grace(Duration),
+}
+
+/// `[upstreams.NAME]`: an API that we proxy.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: String,
+    /// An origin, no path.
+    pub url: Url,
+    pub provider: String,
+    /// As configured; `openid`, `profile` and `offline_access` are added by `oauth`.
+    pub scopes: Vec<String>,
+    pub ca_pem: Option<String>,
+    pub http: HttpVersion,
+    /// Until the upstream's first byte of an answer.
+    pub timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// By ALPN over TLS; HTTP/1.1 on plaintext.
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// `[[clients]]`: a calling application.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub name: String,
+    pub credential: ClientCredential,
+    /// Globs over aliases; empty: no account.
+    pub accounts: Vec<String>,
+    /// `METHOD /path/glob`; empty: everything.
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+    pub read_only: bool,
+    pub limits: ClientLimits,
+}
+
+#[derive(Clone, Debug)]
+pub enum ClientCredential {
+    /// SHA-256 of a random key.
+    KeyDigest([u8; 32]),
+    /// An argon2id PHC string of a password that the application already has.
+    PasswordHash(String),
+    /// A subject alternative name of a client certificate.
+    MtlsSan(String),
+    /// The user id of a Unix socket's peer.
+    PeerUid(u32),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientLimits {
+    pub requests_per_second: Option<f64>,
+    pub concurrent: Option<usize>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+    pub access: AccessLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the access event says of the request's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// The path without the query.
+    Path,
+    Off,
+}

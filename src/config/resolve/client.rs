@@ -1,0 +1,169 @@
+//! `[[clients]]`: who may call, proven how, for which accounts, and what.
+
+use std::collections::HashMap;
+
+use argon2::password_hash::PasswordHash;
+use globset::GlobBuilder;
+
+use crate::config::mistakes::Reported;
+use crate::config::read::{Section, every};
+use crate::config::values::{flag, integer, of_text, positive_number};
+use crate::config::{Client, ClientCredential, ClientLimits, Listen, Server};
+
+/// `server` is `None` where it could not be resolved.
+pub fn clients(root: &Section<'_>, server: Option<&Server>) -> Result<Vec<Client>, Reported> {
+    let sections = root.tables("clients")?.unwrap_or_default();
+    let mut taken = HashMap::new();
+    every(sections.iter().map(|section| {
+        let client = client(section)?;
+        let name = unique(section, "name", format!("name {}", client.name), &mut taken);
+        let (key, value) = match &client.credential {
+            ClientCredential::KeyDigest(digest) => ("key_hash", format!("sha256 {digest:?}")),
+            ClientCredential::PasswordHash(hash) => ("key_hash", format!("argon2id {hash}")),
+            ClientCredential::MtlsSan(name) => ("mtls_san", format!("san {name}")),
+            ClientCredential::PeerUid(uid) => ("peer_uid", format!("uid {uid}")),
+        };
+        let credential = unique(section, key, value, &mut taken);
+        if let Some(server) = server {
+            warn_of_the_unreachable(section, &client, server);
+        }
+        name.and(credential).map(|()| client)
+    }))
+}
+
+fn client(section: &Section<'_>) -> Result<Client, Reported> {
+    let name = section.get("name", of_text(client_name));
+    let credential = credential(section);
+    let identity = section.choice("identity", &[("user", ())]);
+    let accounts = section.list("accounts", account_pattern);
+    let allow = section.list("allow", rule);
+    let deny = section.list("deny", rule);
+    let read_only = section.get("read_only", flag);
+    let limits = section.section("limits").and_then(|section| limits(&section));
+    identity?;
+    Ok(Client {
+        name: name?,
+        credential: credential?,
+        accounts: accounts?,
+        allow: allow?,
+        deny: deny?,
+        read_only: read_only?,
+        limits: limits?,
+    })
+}
+
+fn credential(section: &Section<'_>) -> Result<ClientCredential, Reported> {
+    let key = section.find("key_hash", of_text(key_hash));
+    let san = section.find("mtls_san", of_text(subject_name));
+    let uid = section.find("peer_uid", integer(0..=i64::from(u32::MAX) - 1));
+    match (key?, san?, uid?) {
+        (Some(key), None, None) => Ok(key),
+        (None, Some(san), None) => Ok(ClientCredential::MtlsSan(san)),
+        (None, None, Some(uid)) => Ok(ClientCredential::PeerUid(uid)),
+        // What stands in a place that this version does not read was reported already.
+        (None, None, None) if section.has("jwt") => Err(Reported),
+        _ => Err(section.mistake_here("exactly one of key_hash, mtls_san, peer_uid")),
+    }
+}
+
+fn limits(section: &Section<'_>) -> Result<ClientLimits, Reported> {
+    let requests_per_second = section.find("requests_per_second", positive_number);
+    let concurrent = section.find("concurrent", integer(1..=i64::MAX));
+    Ok(ClientLimits { requests_per_second: requests_per_second?, concurrent: concurrent? })
+}
+
+pub fn client_name(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        1..=100 if !text.chars().any(char::is_control) && text.trim() == text => Ok(text.to_owned()),
+        _ => Err("must have 1 to 100 characters, no control characters, no spaces at its ends".into()),
+    }
+}
+
+/// Messages never quote it: the hash of a weak password is as good as the password.
+fn key_hash(text: &str) -> Result<ClientCredential, String> {
+    if let Some(hex) = text.strip_prefix("sha256:") {
+        let digest = digest(hex).ok_or("must have 64 hex digits after sha256:")?;
+        return Ok(ClientCredential::KeyDigest(digest));
+    }
+    if !text.starts_with("$argon2id$") {
+        return Err("must be \"sha256:<64 hex digits>\" or an argon2id PHC string".into());
+    }
+    match PasswordHash::new(text) {
+        Ok(hash) if hash.salt.is_some() && hash.hash.is_some() && argon2::Params::try_from(&hash).is_ok() => {
+            Ok(ClientCredential::PasswordHash(text.to_owned()))
+        }
+        _ => Err("is not a whole argon2id PHC string".into()),
+    }
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(digest)
+}
+
+fn subject_name(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a subject alternative name: a DNS name, a URI, an e-mail address or an IP address".into())
+    }
+}
+
+fn account_pattern(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("is empty".into());
+    }
+    glob(text).map(|()| text.to_owned())
+}
+
+/// `METHOD /path/glob`.
+fn rule(text: &str) -> Result<String, String> {
+    let what = || "must be \"METHOD /path/glob\", such as \"GET /v1.0/**\" or \"* /v1.0/me/**\"".to_owned();
+    let (method, path) = text.split_once(' ').ok_or_else(what)?;
+    let token = method == "*" || (!method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
+    if !token || !path.starts_with('/') || path.contains(char::is_whitespace) {
+        return Err(what());
+    }
+    glob(path).map(|()| text.to_owned())
+}
+
+fn glob(text: &str) -> Result<(), String> {
+    match GlobBuilder::new(text).literal_separator(true).build() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("is not a pattern: {}", error.kind())),
+    }
+}
+
+/// Two clients with one name or one credential could not be told apart.
+fn unique(
+    section: &Section<'_>,
+    key: &str,
+    value: String,
+    taken: &mut HashMap<String, String>,
+) -> Result<(), Reported> {
+    if let Some(other) = taken.get(&value) {
+        return Err(section.mistake(key, format!("is the same as that of {other}")));
+    }
+    taken.insert(value, section.path().to_owned());
+    Ok(())
+}
+
+fn warn_of_the_unreachable(section: &Section<'_>, client: &Client, server: &Server) {
+    if client.accounts.is_empty() {
+        section.warn("accounts", "is empty: this client may act for nobody");
+    }
+    let mutual_tls = server.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
+    if matches!(client.credential, ClientCredential::MtlsSan(_)) && !mutual_tls {
+        section.warn("mtls_san", "never matches without server.tls.client_ca_file");
+    }
+    let unix = server.listen.iter().any(|listen| matches!(listen, Listen::Unix(_)));
+    if matches!(client.credential, ClientCredential::PeerUid(_)) && !unix {
+        section.warn("peer_uid", "never matches: server.listen has no Unix socket");
+    }
+}

@@ -1,0 +1,111 @@
+//! `[upstreams.NAME]`: the APIs that are proxied. With none configured there is one, Microsoft Graph.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::OWN_PATHS;
+use super::provider::Providers;
+use crate::config::mistakes::Reported;
+use crate::config::read::{Section, every};
+use crate::config::values::{self, duration, filled, is_name, of_text};
+use crate::config::{HttpVersion, Upstream};
+
+/// The upstream that needs no explanation.
+const GRAPH: &str = "graph";
+const GRAPH_SCOPE: &str = "User.Read";
+
+/// `providers` is `None` where they could not be resolved: then nothing is said about them here.
+pub fn upstreams(root: &Section<'_>, providers: Option<&Providers>) -> Result<BTreeMap<String, Upstream>, Reported> {
+    let mut sections = root.named("upstreams")?;
+    if sections.is_empty() {
+        sections.push((GRAPH, root.absent("upstreams", GRAPH)));
+    }
+    let upstreams = every(sections.iter().map(|(name, section)| upstream(name, section, providers)))?;
+    Ok(upstreams.into_iter().map(|upstream| (upstream.name.clone(), upstream)).collect())
+}
+
+fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) -> Result<Upstream, Reported> {
+    let named = if OWN_PATHS.contains(&name) {
+        Err(section.mistake_here("this name is a path of our own; choose another"))
+    } else if is_name(name) {
+        Ok(())
+    } else {
+        Err(section.mistake_here("an upstream's name has lower-case letters, digits, '-' and '_' only"))
+    };
+    let url = section.find("url", of_text(values::safe_origin));
+    let provider = provider(section, providers);
+    let scopes = section.find_list("scopes", scope);
+    let ca_pem = section.certificates("ca_file");
+    let versions = [("auto", HttpVersion::Auto), ("1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
+    let http = section.choice("http", &versions);
+    let timeout = section.get("timeout", duration);
+    let connect_timeout = section.get("connect_timeout", duration);
+    let idle_timeout = section.get("idle_timeout", duration);
+
+    let url = url.and_then(|url| match url {
+        Some(url) => Ok(url),
+        None if name == GRAPH => graph_url(section, &provider, providers),
+        None => Err(section.missing("url")),
+    });
+    let scopes = scopes.and_then(|scopes| match scopes {
+        Some(scopes) if !scopes.is_empty() => Ok(scopes),
+        None if name == GRAPH => {
+            section.derived("scopes", vec![GRAPH_SCOPE]);
+            Ok(vec![GRAPH_SCOPE.to_owned()])
+        }
+        Some(_) => Err(section.mistake("scopes", "is empty")),
+        None => Err(section.missing("scopes")),
+    });
+    named?;
+    Ok(Upstream {
+        name: name.to_owned(),
+        url: url?,
+        provider: provider?,
+        scopes: scopes?,
+        ca_pem: ca_pem?,
+        http: http?,
+        timeout: timeout?,
+        connect_timeout: connect_timeout?,
+        idle_timeout: idle_timeout?,
+    })
+}
+
+fn provider(section: &Section<'_>, providers: Option<&Providers>) -> Result<String, Reported> {
+    let written = section.find("provider", filled)?;
+    let known = &providers.ok_or(Reported)?.resolved;
+    let names = || known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    match written {
+        Some(id) if known.contains_key(&id) => Ok(id),
+        Some(id) => Err(section.mistake("provider", format!("there is no provider {id:?}, only {}", names()))),
+        None => match known.keys().collect::<Vec<_>>()[..] {
+            [only] => {
+                section.derived("provider", only.as_str());
+                Ok(only.clone())
+            }
+            _ => Err(section.mistake("provider", format!("is missing: there are several, {}", names()))),
+        },
+    }
+}
+
+/// Graph of the cloud that the provider belongs to.
+fn graph_url(
+    section: &Section<'_>,
+    provider: &Result<String, Reported>,
+    providers: Option<&Providers>,
+) -> Result<Url, Reported> {
+    let (Ok(provider), Some(providers)) = (provider, providers) else { return Err(Reported) };
+    let url = providers.graph.get(provider).copied().ok_or(Reported)?;
+    section.derived("url", url);
+    Ok(Url::parse(url).expect("the clouds' roots of Graph are URLs"))
+}
+
+fn scope(text: &str) -> Result<String, String> {
+    // RFC 6749, 3.3
+    let fits = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    if !text.is_empty() && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be one scope, without spaces".into())
+    }
+}

@@ -1,0 +1,3 @@
+//! Pure knowledge of Microsoft Graph. No I/O at all.
+
+pub mod retry_after;
