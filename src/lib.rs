@@ -17,3 +17,6 @@ pub mod tls;
 // 1 knowledge: no I/O but for the configuration's own files
 pub mod config;
 pub mod graph;
+
+// 2 adapters
+pub mod store;

@@ -1,0 +1,152 @@
+//! Which processes work on the embedded store: each holds an operating system's lock on a file of its own, so that a process
+//! that died, however it died, is known to be dead.
+//!
+//! Invariant: a process that lives is never called dead. Whatever can't be found out counts as alive.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::seal::NoRandom;
+
+/// Far more than the races that can be lost.
+const ATTEMPTS: u32 = 100;
+
+/// The random name of one opening of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HolderId(pub u128);
+
+impl HolderId {
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if canonical { u128::from_str_radix(text, 16).ok().map(Self) } else { None }
+    }
+}
+
+impl fmt::Display for HolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Our own lock, and the way to ask for the others'.
+#[derive(Debug)]
+pub struct Holders {
+    directory: PathBuf,
+    own: HolderId,
+    /// Locked as long as it is open, which is as long as this process lives at most.
+    _lock: File,
+}
+
+impl Holders {
+    /// Takes a lock of our own in `directory` and clears away the files of the dead.
+    pub fn register(directory: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        for _ in 0..ATTEMPTS {
+            let mut random = [0; 16];
+            getrandom::fill(&mut random).map_err(|error| io::Error::other(NoRandom::from(error)))?;
+            let own = HolderId(u128::from_be_bytes(random));
+            let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file_of(&directory, own))?;
+            // Between making the file and locking it, another process may have taken it for a dead one's.
+            match lock.try_lock() {
+                Ok(()) if lock.metadata()?.nlink() > 0 => {
+                    let holders = Self { directory, own, _lock: lock };
+                    holders.clear_the_dead()?;
+                    return Ok(holders);
+                }
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::Error::other("this file system can't hold locks"))
+    }
+
+    pub fn own(&self) -> HolderId {
+        self.own
+    }
+
+    /// True only if the process behind `id` is surely gone.
+    pub fn is_dead(&self, id: HolderId) -> bool {
+        if id == self.own {
+            return false;
+        }
+        match File::open(file_of(&self.directory, id)) {
+            Ok(file) => file.try_lock_shared().is_ok(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    fn clear_the_dead(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".lock")).and_then(HolderId::parse);
+            if id.is_none_or(|id| id == self.own) {
+                continue;
+            }
+            let Ok(file) = File::open(&path) else { continue };
+            match file.try_lock() {
+                // Locked by us now: nobody can start to live in it while it is unlinked.
+                Ok(()) => fs::remove_file(&path).or_else(ignore_missing)?,
+                Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Holders {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(file_of(&self.directory, self.own));
+    }
+}
+
+fn file_of(directory: &Path, id: HolderId) -> PathBuf {
+    directory.join(format!("{id}.lock"))
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_dead_once_its_lock_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Holders::register(directory.path().join("holders")).unwrap();
+        let second = Holders::register(directory.path().join("holders")).unwrap();
+        assert!(!first.is_dead(first.own()) && !first.is_dead(second.own()) && !second.is_dead(first.own()));
+        let gone = second.own();
+        drop(second);
+        assert!(first.is_dead(gone));
+    }
+
+    #[test]
+    fn the_file_of_a_killed_process_is_cleared_and_a_living_ones_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let living = Holders::register(directory.path().to_owned()).unwrap();
+        let killed = HolderId(7);
+        File::create(file_of(directory.path(), killed)).unwrap();
+        fs::write(directory.path().join("notes.txt"), "not ours").unwrap();
+        assert!(living.is_dead(killed), "nobody locks it");
+
+        let next = Holders::register(directory.path().to_owned()).unwrap();
+        assert!(!file_of(directory.path(), killed).exists() && living.is_dead(killed));
+        assert!(file_of(directory.path(), living.own()).exists() && !next.is_dead(living.own()));
+        assert!(directory.path().join("notes.txt").exists());
+    }
+
+    #[test]
+    fn names_that_are_no_holder() {
+        assert_eq!(HolderId::parse(&HolderId(u128::MAX - 1).to_string()), Some(HolderId(u128::MAX - 1)));
+        for text in
+            ["", "..", "+0000000000000000000000000000007", "ABCDEF00000000000000000000000000", "../../../etc/passwd"]
+        {
+            assert_eq!(HolderId::parse(text), None, "{text}");
+        }
+    }
+}

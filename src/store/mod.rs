@@ -1,0 +1,241 @@
+//! Where grants are kept: sealed, durable, and changed only by the steps of the refresh protocol.
+//!
+//! Invariants: a commit that returned is on disk; no state of an older epoch is ever stored; a refresh token leaves the store
+//! only through `claim`. Every backend sees sealed bytes only (`seal`), and every backend decides by the same pure steps (`refresh`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::account::{AccountKey, Alias};
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::config::Rotation;
+use crate::metrics::Metrics;
+use crate::secret::Secret;
+use crate::tasks::Tasks;
+
+pub use self::grant::{
+    AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Reason, Refusal,
+    SignIn, Status, TicketKind, scope_set,
+};
+pub use self::key_file::generate_key;
+use self::sqlite::Sqlite;
+
+mod grant;
+mod holders;
+mod key_file;
+mod refresh;
+mod seal;
+mod sqlite;
+
+/// A handle on the store; clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    backend: Arc<Sqlite>,
+    tasks: Tasks,
+    observer: Option<(Metrics, Clock)>,
+}
+
+/// How an account came by a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is the current one.
+    Now,
+    /// The current one was got by presenting it.
+    Before,
+    Never,
+}
+
+/// The store's keys, as far as they may be known: names and dates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStatus {
+    pub id: u32,
+    pub made_at: Timestamp,
+    /// New records are sealed with it.
+    pub active: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store can't be used now: locked, disk full, I/O.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the alias {0} is taken by another account")]
+    AliasTaken(Alias),
+    /// A record doesn't open: wrong key, or the file was changed by someone else. No token of it is used.
+    #[error("record {record} of the store can't be opened: {why}")]
+    Corrupt { record: String, why: String },
+    /// `store.path` or `store.key_file` can't be used at all.
+    #[error("{key}: {why}")]
+    Setup { key: &'static str, why: String },
+}
+
+impl Store {
+    /// Opens the store, making it (and its key file) on the first start.
+    pub async fn open(config: &config::Store, clock: Clock, tasks: Tasks) -> Result<Self, StoreError> {
+        let config = config.clone();
+        let backend = finished(tasks.spawn_blocking(move || Sqlite::open(&config, clock)).await)?;
+        Ok(Self { backend: Arc::new(backend), tasks, observer: None })
+    }
+
+    /// The duration of each step is told to `metrics`.
+    #[must_use]
+    pub fn observed_by(mut self, metrics: Metrics, clock: Clock) -> Self {
+        self.observer = Some((metrics, clock));
+        self
+    }
+
+    /// The data keys of the ring, the oldest first.
+    pub async fn keys(&self) -> Result<Vec<KeyStatus>, StoreError> {
+        self.run("keys", Sqlite::key_status).await
+    }
+
+    /// A read and the key check: what `/readyz` asks.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.run("ready", Sqlite::ready).await
+    }
+
+    pub async fn find(&self, alias: &str) -> Result<Option<Grant>, StoreError> {
+        let alias = alias.to_owned();
+        self.run("find", move |backend| backend.find(&alias)).await
+    }
+
+    pub async fn load(&self, key: &AccountKey) -> Result<Option<Grant>, StoreError> {
+        let key = key.clone();
+        self.run("load", move |backend| backend.load(&key)).await
+    }
+
+    /// Whether the account's refresh token is this one, or was got by presenting this one.
+    pub async fn holds(&self, key: &AccountKey, refresh_token: &Secret<String>) -> Result<Held, StoreError> {
+        let (key, refresh_token) = (key.clone(), refresh_token.clone());
+        self.run("holds", move |backend| backend.holds(&key, &refresh_token)).await
+    }
+
+    /// Grants in the order of their aliases, after `after`, without tokens.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.run("list", move |backend| backend.list(after.as_deref(), limit)).await
+    }
+
+    /// (provider, state) -> number. States: `active`, `uncertain`, `reauth`, `revoked`.
+    pub async fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
+        self.run("counts", Sqlite::counts).await
+    }
+
+    pub async fn claim(
+        &self,
+        key: &AccountKey,
+        epoch: u64,
+        version: u64,
+        lease: Duration,
+        rotation: Rotation,
+    ) -> Result<Claim, StoreError> {
+        let key = key.clone();
+        self.run("claim", move |backend| backend.claim(&key, (epoch, version), lease, rotation, false)).await
+    }
+
+    /// A claim by order of an operator: skips a backoff, and tries a grant that waits for interaction (not a dead one).
+    pub async fn claim_forced(
+        &self,
+        key: &AccountKey,
+        epoch: u64,
+        version: u64,
+        lease: Duration,
+        rotation: Rotation,
+    ) -> Result<Claim, StoreError> {
+        let key = key.clone();
+        self.run("claim_forced", move |backend| backend.claim(&key, (epoch, version), lease, rotation, true)).await
+    }
+
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        self.run("commit", move |backend| backend.commit(&commit)).await
+    }
+
+    pub async fn fail(&self, failure: Failure, rotation: Rotation) -> Result<Failed, StoreError> {
+        self.run("fail", move |backend| backend.fail(&failure, rotation)).await
+    }
+
+    /// Strict only: `uncertain` becomes `reauth` once the last access token has expired and no late commit can come. Returns
+    /// the status as it is now; `None`: there is no such account, or this is not its epoch.
+    pub async fn settle(&self, key: &AccountKey, epoch: u64) -> Result<Option<Status>, StoreError> {
+        let key = key.clone();
+        self.run("settle", move |backend| backend.settle(&key, epoch)).await
+    }
+
+    /// A new life of the grant: raises the epoch, clears intent and backoff. Returns the grant as it is now.
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<Grant, StoreError> {
+        self.run("sign_in", move |backend| backend.sign_in(&sign_in)).await
+    }
+
+    /// Ends the life of the grant: raises the epoch, erases its tokens. The account stays. False: there is no such account.
+    pub async fn revoke(&self, key: &AccountKey) -> Result<bool, StoreError> {
+        let key = key.clone();
+        self.run("revoke", move |backend| backend.revoke(&key)).await
+    }
+
+    /// Erases the account. Its epoch and fence are remembered, so that a later sign-in goes on from there.
+    pub async fn remove(&self, key: &AccountKey) -> Result<bool, StoreError> {
+        let key = key.clone();
+        self.run("remove", move |backend| backend.remove(&key)).await
+    }
+
+    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, and expired tickets.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        self.run("sweep", Sqlite::sweep).await
+    }
+
+    /// Changes after `sequence`, made by anyone, this process included. Cheap when there is none. Several changes of one
+    /// account come as the newest of them; a very long list comes in parts, the oldest first.
+    pub async fn changes(&self, sequence: u64) -> Result<Vec<Change>, StoreError> {
+        self.run("changes", move |backend| backend.changes(sequence)).await
+    }
+
+    /// The sequence number of the newest change.
+    pub async fn sequence(&self) -> Result<u64, StoreError> {
+        self.run("sequence", Sqlite::sequence).await
+    }
+
+    /// Keeps `payload` under `id` until `expires`; takes the place of what is there.
+    pub async fn put_ticket(
+        &self,
+        kind: TicketKind,
+        id: &str,
+        payload: Vec<u8>,
+        expires: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (id, payload) = (id.to_owned(), Zeroizing::new(payload));
+        self.run("put_ticket", move |backend| backend.put_ticket(kind, &id, &payload, expires)).await
+    }
+
+    pub async fn read_ticket(&self, kind: TicketKind, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let id = id.to_owned();
+        self.run("read_ticket", move |backend| backend.read_ticket(kind, &id)).await
+    }
+
+    /// At most one caller ever gets it.
+    pub async fn take_ticket(&self, kind: TicketKind, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let id = id.to_owned();
+        self.run("take_ticket", move |backend| backend.take_ticket(kind, &id)).await
+    }
+
+    /// A step runs to its end, whether the caller still waits or not.
+    async fn run<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        step: impl FnOnce(&Sqlite) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let backend = Arc::clone(&self.backend);
+        let started = self.observer.as_ref().map(|(_, clock)| clock.moment());
+        let outcome = finished(self.tasks.spawn_blocking(move || step(&backend)).await);
+        if let (Some((metrics, clock)), Some(started)) = (&self.observer, started) {
+            metrics.stored(op, clock.moment().since(started));
+        }
+        outcome
+    }
+}
+
+fn finished<T>(outcome: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Result<T, StoreError> {
+    outcome.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a step of the store was cut off: {error}"))))
+}

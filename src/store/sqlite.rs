@@ -1,0 +1,354 @@
+//! The embedded store on SQLite: each step of the refresh protocol is one immediate transaction that asks `refresh` what to do.
+//!
+//! Invariants: a step that returned is on disk (WAL, `synchronous = FULL`); a step that failed changed nothing; only sealed
+//! bytes are written. One writer at a time, many readers; other processes may do the same on the same files.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use self::columns::Counter;
+use self::record::Record;
+use super::grant::{Change, Claim, Commit, Committed, Failed, Failure, Grant, SignIn, Status};
+use super::holders::Holders;
+use super::refresh::{self, Ask, Decision, Row, Successor};
+use super::seal::KeyRing;
+use super::{Held, KeyStatus, Refusal, StoreError};
+use crate::account::AccountKey;
+use crate::clock::Clock;
+use crate::config::Rotation;
+use crate::fault;
+use crate::secret::Secret;
+
+mod columns;
+mod open;
+mod record;
+mod tickets;
+
+/// Readers that are kept for the next read.
+const IDLE_READERS: usize = 4;
+/// The most changes in one answer; the next question gets the rest.
+const CHANGES: u32 = 4096;
+/// How long the refresh token that a provider called dead stays for the operator's eyes.
+const DEAD_FOR: Duration = Duration::from_hours(24);
+
+/// The database, open.
+pub struct Sqlite {
+    file: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    keys: KeyRing,
+    holders: Holders,
+    clock: Clock,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    /// A read and the key check. A database that was deleted still answers, but nobody would ever find what it stores.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        if let Err(error) = std::fs::metadata(&self.file) {
+            return self.named(Err(StoreError::Unavailable(error.to_string())));
+        }
+        self.read(|connection| open::check_key(connection, &self.keys))
+    }
+
+    pub fn key_status(&self) -> Result<Vec<KeyStatus>, StoreError> {
+        self.read(open::key_status)
+    }
+
+    pub fn find(&self, alias: &str) -> Result<Option<Grant>, StoreError> {
+        self.read(|connection| {
+            let record = Record::by_alias(connection, alias)?;
+            record.map(|record| record.grant(connection, &self.keys)).transpose()
+        })
+    }
+
+    pub fn load(&self, key: &AccountKey) -> Result<Option<Grant>, StoreError> {
+        self.read(|connection| {
+            let record = Record::living(connection, key)?;
+            record.map(|record| record.grant(connection, &self.keys)).transpose()
+        })
+    }
+
+    pub fn holds(&self, key: &AccountKey, refresh_token: &Secret<String>) -> Result<Held, StoreError> {
+        let fingerprint = Some(self.keys.fingerprint(refresh_token.expose()));
+        Ok(match self.read(|connection| Record::living(connection, key))? {
+            Some(record) if record.row.token == fingerprint => Held::Now,
+            Some(record) if record.row.parent == fingerprint => Held::Before,
+            _ => Held::Never,
+        })
+    }
+
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        self.read(|connection| {
+            let records = Record::after(connection, after.unwrap_or_default(), limit)?;
+            Ok(records.into_iter().filter_map(|record| record.into_grant(Vec::new())).collect())
+        })
+    }
+
+    pub fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT provider, status, count(*) FROM grants WHERE alias IS NOT NULL GROUP BY provider, status",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut counts = Vec::new();
+            while let Some(row) = rows.next()? {
+                let status: String = row.get(1)?;
+                if let Some(name) = columns::STATUSES.into_iter().find(|name| *name == status) {
+                    counts.push((row.get(0)?, name, columns::unsigned(row, 2)?));
+                }
+            }
+            Ok(counts)
+        })
+    }
+
+    pub fn claim(
+        &self,
+        key: &AccountKey,
+        seen: (u64, u64),
+        lease: Duration,
+        rotation: Rotation,
+        forced: bool,
+    ) -> Result<Claim, StoreError> {
+        fault::point("fp01");
+        let answer = self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, key)? else { return Ok(Claim::Missing) };
+            let before = record.row.clone();
+            let holder_dead = self.holder_is_dead(&record.row);
+            let (epoch, version) = seen;
+            let ask = Ask { epoch, version, lease, rotation, holder: self.holders.own(), forced };
+            let answer = match refresh::claim(&mut record.row, &ask, self.clock.now(), holder_dead) {
+                Decision::Claimed { fence, took_over, last_resort } => {
+                    let (refresh_token, fingerprint) = record.refresh_token(transaction, &self.keys)?;
+                    Claim::Claimed { fence, refresh_token, fingerprint, took_over, last_resort }
+                }
+                Decision::Uncertain => Claim::Uncertain,
+                Decision::Busy { until } => Claim::Busy { until },
+                Decision::Backoff { until } => Claim::Backoff { until },
+                Decision::Stale => Claim::Stale,
+            };
+            // Whoever waits asks again and again: that costs no write.
+            if record.row != before {
+                record.save(transaction, &before)?;
+            }
+            Ok(answer)
+        })?;
+        if matches!(answer, Claim::Claimed { .. }) {
+            fault::point("fp02");
+        }
+        Ok(answer)
+    }
+
+    pub fn commit(&self, commit: &Commit) -> Result<Committed, StoreError> {
+        let token = commit.refresh_token.as_ref().map(|token| (self.keys.fingerprint(token.expose()), token));
+        let successor = Successor {
+            epoch: commit.epoch,
+            parent: commit.parent,
+            fence: commit.fence,
+            token: token.map(|(fingerprint, _)| fingerprint),
+            grace: commit.grace,
+        };
+        let committed = self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, &commit.key)? else {
+                return Ok(Committed::Refused(Refusal::Missing));
+            };
+            let before = record.row.clone();
+            let now = self.clock.now();
+            let (committed, bytes) = refresh::commit(&mut record.row, &successor, now);
+            if let Committed::Stored { .. } = committed {
+                let sealed = token.map(|(_, token)| record.sealed(&self.keys, token)).transpose()?;
+                record.move_bytes(transaction, bytes, sealed.as_deref())?;
+                record.put_access(transaction, &self.keys, &commit.access)?;
+                record.refreshed_at = Some(now);
+                record.scopes = commit.scopes.clone().unwrap_or(record.scopes);
+                record.save(transaction, &before)?;
+            }
+            Ok(committed)
+        })?;
+        fault::point("fp08");
+        Ok(committed)
+    }
+
+    pub fn fail(&self, failure: &Failure, rotation: Rotation) -> Result<Failed, StoreError> {
+        self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, &failure.key)? else { return Ok(Failed::Ignored) };
+            let before = record.row.clone();
+            let Failure { epoch, presented, fence, ref kind, .. } = *failure;
+            let failed = refresh::fail(&mut record.row, epoch, presented, fence, kind, rotation, self.clock.now());
+            record.save(transaction, &before)?;
+            Ok(failed)
+        })
+    }
+
+    pub fn settle(&self, key: &AccountKey, epoch: u64) -> Result<Option<Status>, StoreError> {
+        self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, key)?.filter(|record| record.row.epoch == epoch) else {
+                return Ok(None);
+            };
+            let before = record.row.clone();
+            let holder_dead = self.holder_is_dead(&record.row);
+            refresh::settle(&mut record.row, self.clock.now(), holder_dead);
+            record.save(transaction, &before)?;
+            Ok(Some(record.row.status))
+        })
+    }
+
+    pub fn sign_in(&self, sign_in: &SignIn) -> Result<Grant, StoreError> {
+        let fingerprint = self.keys.fingerprint(sign_in.refresh_token.expose());
+        self.step(|transaction| {
+            let now = self.clock.now();
+            let mut record = match Record::by_key(transaction, &sign_in.key)? {
+                Some(record) => record,
+                None => Record::insert(transaction, &sign_in.key, now)?,
+            };
+            let before = record.row.clone();
+            if record.alias.is_none() {
+                if Record::by_alias(transaction, sign_in.alias.as_str())?.is_some() {
+                    return Err(StoreError::AliasTaken(sign_in.alias.clone()));
+                }
+                record.alias = Some(sign_in.alias.clone());
+                record.created_at = now;
+                record.refreshed_at = None;
+            }
+            let bytes = refresh::sign_in(&mut record.row, fingerprint);
+            record.signed_in_at = now;
+            record.scopes.clone_from(&sign_in.scopes);
+            record.username.clone_from(&sign_in.username);
+            let sealed = record.sealed(&self.keys, &sign_in.refresh_token)?;
+            record.move_bytes(transaction, bytes, Some(&sealed))?;
+            record.erase_access(transaction)?;
+            if let Some(access) = &sign_in.access {
+                record.put_access(transaction, &self.keys, access)?;
+            }
+            record.save(transaction, &before)?;
+            record.grant(transaction, &self.keys)
+        })
+    }
+
+    pub fn revoke(&self, key: &AccountKey) -> Result<bool, StoreError> {
+        let revoked = self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, key)? else { return Ok(false) };
+            record.end(transaction)?;
+            Ok(true)
+        })?;
+        fault::point("fp11");
+        Ok(revoked)
+    }
+
+    pub fn remove(&self, key: &AccountKey) -> Result<bool, StoreError> {
+        self.step(|transaction| {
+            let Some(mut record) = Record::living(transaction, key)? else { return Ok(false) };
+            record.end(transaction)?;
+            record.bury(transaction)?;
+            Ok(true)
+        })
+    }
+
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        self.step(|transaction| {
+            let now = self.clock.now().millis();
+            let dead_since = now - i64::try_from(DEAD_FOR.as_millis()).unwrap_or(i64::MAX);
+            transaction.execute("UPDATE grants SET prev_rt = NULL, prev_until = NULL WHERE prev_until <= ?1", [now])?;
+            transaction.execute(
+                "UPDATE grants SET rt = NULL, rt_fp = NULL, prev_rt = NULL, prev_until = NULL
+                 WHERE reason_dead = 1 AND rt IS NOT NULL AND reason_since <= ?1",
+                [dead_since],
+            )?;
+            transaction.execute("DELETE FROM tickets WHERE expires <= ?1", [now])?;
+            Ok(())
+        })
+    }
+
+    pub fn changes(&self, after: u64) -> Result<Vec<Change>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sequence, provider, tenant, subject, changes.alias AS alias
+                 FROM changes JOIN grants ON grants.id = changes.grant_id WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+            )?;
+            let mut rows = statement.query(params![Counter(after), CHANGES])?;
+            let mut changes = Vec::new();
+            while let Some(row) = rows.next()? {
+                let sequence = columns::unsigned(row, 0)?;
+                changes.push(Change { sequence, key: columns::key(row)?, alias: row.get("alias")? });
+            }
+            Ok(changes)
+        })
+    }
+
+    pub fn sequence(&self) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let newest = "SELECT coalesce(max(sequence), 0) FROM changes";
+            Ok(connection.prepare_cached(newest)?.query_row([], |row| columns::unsigned(row, 0))?)
+        })
+    }
+
+    fn holder_is_dead(&self, row: &Row) -> bool {
+        row.intent.is_some_and(|intent| self.holders.is_dead(intent.holder))
+    }
+
+    /// One transaction that writes. An error takes everything back.
+    fn step<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = lock(&self.writer);
+        let done = (|| {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        self.named(done)
+    }
+
+    /// One transaction that sees one state of the database.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = lock(&self.readers).pop();
+        let done = (|| {
+            let mut reader = match idle {
+                Some(reader) => reader,
+                None => open::reader(&self.file)?,
+            };
+            let transaction = reader.transaction()?;
+            let value = work(&transaction)?;
+            transaction.finish()?;
+            let mut readers = lock(&self.readers);
+            if readers.len() < IDLE_READERS {
+                readers.push(reader);
+            }
+            Ok(value)
+        })();
+        self.named(done)
+    }
+
+    fn named<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        done.map_err(|error| match error {
+            StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", self.file.display())),
+            other => other,
+        })
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+        let why = error.to_string();
+        match error {
+            FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
+                Self::Corrupt { record: "without a name".to_owned(), why }
+            }
+            _ => Self::Unavailable(why),
+        }
+    }
+}
+
+/// A transaction that panicked was rolled back: what the lock protects is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,191 @@
+//! Opening the database: the directory, the file, the schema and the keys, each with a message that names what is wrong with it.
+//!
+//! Invariants: whatever is refused is left as it was; a database appears whole, with its keys, or not at all.
+
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+
+use super::Sqlite;
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::store::holders::Holders;
+use crate::store::key_file::{self, MasterKey};
+use crate::store::seal::{Broken, KeyRing, NoRandom, Place};
+use crate::store::{KeyStatus, StoreError};
+
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// Marks the file as ours: "BRRD".
+const APPLICATION_ID: i64 = 0x4252_5244;
+/// How long a step waits for another process's step.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const CACHE_KIBIBYTES: i64 = 2048;
+/// The write-ahead log shrinks to this after a burst.
+const LOG_BYTES: i64 = 4 * 1024 * 1024;
+const STATEMENTS: usize = 32;
+
+const CHECK: Place<'_> = Place { table: "key_check", role: "check", owner: None, epoch: 0, detail: &[] };
+const CHECK_TEXT: &[u8] = b"bearerd";
+
+impl Sqlite {
+    pub fn open(config: &config::Store, clock: Clock) -> Result<Self, StoreError> {
+        let directory = &config.path;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
+            _ => unusable(directory, error),
+        })?;
+        let file = directory.join("store.db");
+        // Asked before the key: who finds a database has to find its key too.
+        let first_start = match fs::metadata(&file) {
+            Ok(metadata) => metadata.len() == 0,
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            Err(error) => return Err(unusable(&file, error)),
+        };
+        let master = key_file::load(config, first_start)?;
+        if first_start {
+            create(directory, &file, &master, clock.now())?;
+        }
+        let writer = writer(&file).map_err(|error| unusable(&file, error))?;
+        let keys = keys(&writer, &file, &master, config)?;
+        let holders = directory.join("holders");
+        let holders = Holders::register(holders.clone()).map_err(|error| unusable(&holders, error))?;
+        Ok(Self { file, writer: Mutex::new(writer), readers: Mutex::default(), keys, holders, clock })
+    }
+}
+
+/// A connection that reads.
+pub fn reader(file: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(file)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// The keys that are in the database are the ones that we have.
+pub fn check_key(connection: &Connection, keys: &KeyRing) -> Result<(), StoreError> {
+    let sealed: Vec<u8> = connection.prepare_cached("SELECT sealed FROM key_check")?.query_row([], |row| row.get(0))?;
+    let broken = |why: String| StoreError::Corrupt { record: "key check".to_owned(), why };
+    let opened = keys.open(&CHECK, &sealed).map_err(|error| broken(error.to_string()))?;
+    if opened.as_slice() == CHECK_TEXT { Ok(()) } else { Err(broken("it says something else".to_owned())) }
+}
+
+fn unusable(path: &Path, error: impl Display) -> StoreError {
+    StoreError::Setup { key: "store.path", why: format!("{}: {error}", path.display()) }
+}
+
+/// Makes the database, unless another process is faster.
+fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> Result<(), StoreError> {
+    let lock = directory.join("create.lock");
+    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
+    let create = || -> Result<(), Box<dyn std::error::Error>> {
+        // Turning on the write-ahead log is the one thing that two processes can't do at a time.
+        let held = options.open(&lock)?;
+        held.lock()?;
+        options.open(file)?.sync_all()?;
+        let mut connection = connect(file)?;
+        let log: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if log != "wal" {
+            return Err(format!("SQLite can't keep a write-ahead log here (journal_mode is {log})").into());
+        }
+        durable(&connection)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 {
+            let (keys, id, wrapped) = KeyRing::generate(master)?;
+            transaction.execute_batch(SCHEMA)?;
+            transaction.execute("INSERT INTO keyring VALUES (?1, ?2, ?3)", params![id, wrapped, now])?;
+            transaction.execute("INSERT INTO key_check VALUES (1, ?1)", [keys.seal(&CHECK, CHECK_TEXT)?])?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+        }
+        File::open(directory)?.sync_all()?;
+        Ok(())
+    };
+    create().map_err(|error| unusable(file, error))
+}
+
+fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
+    let connection = connect(file)?;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    if application != APPLICATION_ID {
+        return Err("this is not a store of bearerd".into());
+    }
+    if version != SCHEMA_VERSION {
+        return Err(format!("it has format {version}; this program knows format {SCHEMA_VERSION} only").into());
+    }
+    durable(&connection)?;
+    Ok(connection)
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let connection =
+        Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// A commit that returned is on disk, and what was erased is overwritten.
+fn durable(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)
+}
+
+fn keys(
+    connection: &Connection,
+    file: &Path,
+    master: &MasterKey,
+    config: &config::Store,
+) -> Result<KeyRing, StoreError> {
+    let stored = (|| -> rusqlite::Result<Vec<(u32, Vec<u8>)>> {
+        let mut statement = connection.prepare("SELECT key_id, wrapped FROM keyring ORDER BY key_id")?;
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    })();
+    let stored = stored.map_err(|error| unusable(file, error))?;
+    let keys = KeyRing::unwrap(master, &stored).map_err(|broken| wrong_key(config, file, broken))?;
+    check_key(connection, &keys).map_err(|error| unusable(file, error))?;
+    Ok(keys)
+}
+
+/// The ring as it may be shown. The newest key seals, the others only open.
+pub fn key_status(connection: &Connection) -> Result<Vec<KeyStatus>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT key_id, created_at FROM keyring ORDER BY key_id")?;
+    let rows = statement.query_map([], |row| {
+        Ok(KeyStatus { id: row.get(0)?, made_at: Timestamp::from_millis(row.get(1)?), active: false })
+    })?;
+    let mut keys = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    if let Some(newest) = keys.last_mut() {
+        newest.active = true;
+    }
+    Ok(keys)
+}
+
+fn wrong_key(config: &config::Store, file: &Path, broken: Broken) -> StoreError {
+    if broken != Broken::Commitment {
+        return unusable(file, format!("its key ring: {broken}"));
+    }
+    let (key, source) = match config.key {
+        Some(_) => ("store.key", "this key".to_owned()),
+        None => ("store.key_file", config.key_file.display().to_string()),
+    };
+    StoreError::Setup { key, why: format!("{source}: not the key that {} was made with", file.display()) }
+}
+
+impl From<NoRandom> for StoreError {
+    fn from(error: NoRandom) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

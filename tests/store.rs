@@ -1,0 +1,16 @@
+//! The store: one contract that every backend keeps, and what only the files of the embedded one can show.
+
+#[path = "store/accounts.rs"]
+mod accounts;
+#[path = "store/crash.rs"]
+mod crash;
+#[path = "store/damage.rs"]
+mod damage;
+#[path = "store/refresh.rs"]
+mod refresh;
+#[path = "store/rig.rs"]
+mod rig;
+#[path = "store/setup.rs"]
+mod setup;
+#[path = "store/tickets.rs"]
+mod tickets;
