@@ -19,4 +19,5 @@ pub mod config;
 pub mod graph;
 
 // 2 adapters
+pub mod oauth;
 pub mod store;
