@@ -21,3 +21,6 @@ pub mod graph;
 // 2 adapters
 pub mod oauth;
 pub mod store;
+
+// 3 the only door to access tokens
+pub mod vault;

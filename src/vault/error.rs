@@ -1,0 +1,70 @@
+//! Why there is no token, and why a sign-in was not stored. The texts hold no secret.
+
+use std::time::Duration;
+
+use crate::account::Alias;
+use crate::store::{Reason, StoreError};
+
+/// Why there is no token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error("there is no such account")]
+    NoAccount,
+    #[error("the account has to be signed in again: {}", .0.text)]
+    SigninRequired(Reason),
+    #[error("the grant of this account was revoked")]
+    Revoked,
+    #[error("the provider refuses our own credential: {0}")]
+    AppCredential(String),
+    #[error("the provider refuses our request: {0}")]
+    Misconfigured(String),
+    #[error("the provider is unavailable: {text}")]
+    ProviderUnavailable { text: String, retry_after: Duration },
+    #[error("the store is unavailable: {0}")]
+    StoreUnavailable(String),
+    #[error("a record of the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Why a sign-in was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error("{alias} is the account of somebody else; this sign-in was made by {username}")]
+    SomebodyElse { alias: Alias, username: String },
+    #[error("{username} is known here as {alias} already")]
+    Known { alias: Alias, username: String },
+    #[error("the alias {0} is taken")]
+    AliasTaken(Alias),
+    #[error("{0:?} can't serve as an alias: ask the operator for a sign-in link")]
+    NoAlias(String),
+    #[error("the tenant {0} is not named in allowed_tenants")]
+    Tenant(String),
+    #[error("the provider sent no refresh token")]
+    NoRefreshToken,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl LeaseError {
+    /// A failed early refresh never hurts a token that still lives; a revocation does.
+    pub(super) fn spares_old_token(&self) -> bool {
+        !matches!(self, Self::Revoked | Self::NoAccount)
+    }
+
+    pub(super) fn with_retry_after(self, left: Duration) -> Self {
+        match self {
+            Self::ProviderUnavailable { text, .. } => Self::ProviderUnavailable { text, retry_after: left },
+            other => other,
+        }
+    }
+}
+
+impl From<StoreError> for LeaseError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            StoreError::Unavailable(why) => Self::StoreUnavailable(why),
+            StoreError::AliasTaken(_) | StoreError::Setup { .. } => Self::StoreUnavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Hears what others did to grants: this process's pages, another process's commands. A revocation is in force here within a
+//! quarter of a second, whoever made it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::slot::Source;
+use super::{Inner, Vault};
+use crate::account::Alias;
+use crate::store::StoreError;
+
+const EVERY: Duration = Duration::from_millis(250);
+/// Slots that nobody would miss leave memory this often.
+const TIDY_EVERY: u32 = 240;
+/// The gauges of accounts and leases are set this often.
+const COUNT_EVERY: u32 = 40;
+/// The store erases what its time is over this often.
+const SWEEP_EVERY: u32 = 2400;
+
+impl Vault {
+    /// Follows the store's changes until the process ends.
+    pub async fn watch(&self) {
+        let mut beat = tokio::time::interval(EVERY);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        for round in 1_u32.. {
+            beat.tick().await;
+            match self.catch_up().await {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the store is back");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(%error, "the store can't be watched; leases are served to their expiry");
+                    }
+                }
+            }
+            if round % COUNT_EVERY == 1 {
+                self.count().await;
+            }
+            if round.is_multiple_of(TIDY_EVERY) {
+                self.tidy();
+            }
+            if round.is_multiple_of(SWEEP_EVERY)
+                && let Err(error) = self.0.store.sweep().await
+            {
+                tracing::error!(%error, "the store can't be swept");
+            }
+        }
+    }
+
+    /// Follows every change since the last call: when this returns, everything that was stored before the call is in force.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let mut seen = inner.seen.lock().await;
+        let Some(mut after) = *seen else {
+            let newest = inner.store.sequence().await?;
+            let known: Vec<_> = inner.slots.iter().map(|slot| slot.key().clone()).collect();
+            for alias in known {
+                inner.follow(&alias).await?;
+            }
+            *seen = Some(newest);
+            return Ok(());
+        };
+        loop {
+            let changes = inner.store.changes(after).await?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+            for change in changes {
+                inner.follow(&change.alias).await?;
+                after = change.sequence;
+                *seen = Some(after);
+            }
+        }
+    }
+
+    async fn count(&self) {
+        if let Ok(counts) = self.0.store.counts().await {
+            for (provider, state, count) in counts {
+                self.0.metrics.accounts(&provider, state, usize::try_from(count).unwrap_or(usize::MAX));
+            }
+        }
+        let now = self.0.clock.moment();
+        let mut living = 0;
+        let mut expired = 0;
+        for slot in &self.0.slots {
+            let (lives, dead) = slot.count_leases(now);
+            living += lives;
+            expired += dead;
+        }
+        self.0.metrics.leases("living", living);
+        self.0.metrics.leases("expired", expired);
+    }
+
+    fn tidy(&self) {
+        let now = self.0.clock.moment();
+        self.0.slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_idle(now));
+    }
+}
+
+impl Inner {
+    /// Memory, where it knows the account, becomes what the store says now.
+    pub(super) async fn follow(&self, alias: &Alias) -> Result<(), StoreError> {
+        let Some(slot) = self.slots.get(alias).map(|slot| Arc::clone(&slot)) else { return Ok(()) };
+        loop {
+            let turn = slot.turn();
+            let grant = match self.store.find(alias.as_str()).await {
+                Err(StoreError::Corrupt { record, why }) => {
+                    tracing::error!(record, why, "a record can't be opened; its leases are dropped");
+                    None
+                }
+                found => found?,
+            };
+            if slot.follow(turn, self.leases(grant.as_ref()), Source::Change).is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
