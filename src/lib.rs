@@ -24,3 +24,6 @@ pub mod store;
 
 // 3 the only door to access tokens
 pub mod vault;
+
+// 4 surfaces: they never import each other
+pub mod proxy;

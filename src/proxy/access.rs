@@ -1,0 +1,118 @@
+//! The one event per request, written at the end of it, and its sample for the metrics. Says who, for whom, what, and how it ended; never
+//! a query, a header or a body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::PeerAddress;
+use super::error::Kind;
+use super::limits::Pass;
+use crate::account::Alias;
+use crate::clock::{Clock, Moment};
+use crate::config::AccessLog;
+use crate::metrics::{Metrics, Origin, RequestSample};
+
+/// What is known of a request so far. Written when it is dropped.
+pub struct Access {
+    pub client: Arc<str>,
+    pub account: Option<Alias>,
+    pub upstream: Arc<str>,
+    pub error: Option<Kind>,
+    pub attempts: u32,
+    pub upstream_took: Option<Duration>,
+    /// Kept until the answer is done.
+    pub passes: [Option<Pass>; 2],
+    method: Method,
+    path: String,
+    request_id: String,
+    peer: PeerAddress,
+    started: Moment,
+    status: StatusCode,
+    bytes: u64,
+    broke_off: Option<String>,
+    log: AccessLog,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Access {
+    pub fn new(
+        head: &http::request::Parts,
+        peer: PeerAddress,
+        request_id: &str,
+        log: AccessLog,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            client: Arc::default(),
+            account: None,
+            upstream: Arc::default(),
+            error: None,
+            attempts: 0,
+            upstream_took: None,
+            passes: [None, None],
+            method: head.method.clone(),
+            path: if log == AccessLog::Path { head.uri.path().to_owned() } else { String::new() },
+            request_id: request_id.to_owned(),
+            peer,
+            started: clock.moment(),
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            bytes: 0,
+            broke_off: None,
+            log,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// The head of the answer is ready.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        self.metrics.request(&RequestSample {
+            client: &self.client,
+            upstream: &self.upstream,
+            method: &self.method,
+            status,
+            origin: if self.error.is_some() { Origin::Proxy } else { Origin::Upstream },
+            took: self.clock.moment().since(self.started),
+            upstream_took: self.upstream_took,
+        });
+    }
+
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    pub fn broke_off(&mut self, why: &str) {
+        self.broke_off = Some(why.to_owned());
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        if self.log == AccessLog::Off {
+            return;
+        }
+        let took = self.clock.moment().since(self.started);
+        tracing::info!(
+            target: "bearerd::access",
+            request_id = self.request_id,
+            peer = %self.peer,
+            client = &*self.client,
+            account = self.account.as_ref().map(Alias::as_str),
+            upstream = &*self.upstream,
+            method = %self.method,
+            path = self.path,
+            status = self.status.as_u16(),
+            error = self.error.map(Kind::name),
+            attempts = self.attempts,
+            bytes = self.bytes,
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            upstream_ms = self.upstream_took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            broke_off = self.broke_off,
+        );
+    }
+}

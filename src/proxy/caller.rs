@@ -1,0 +1,370 @@
+//! Who asks, and for whom.
+//!
+//! A client is known by a credential of its own: a key (Basic password, Bearer, `X-Api-Key`), a client certificate, or the peer of
+//! a Unix socket. Identity is decided once, from authenticated evidence only; a header that names an account counts only for an authenticated
+//! client that may act for it. Default deny.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::error::{Kind, Refusal, no_such_account};
+use super::limits::ClientGate;
+use super::passwords::Passwords;
+use super::policy::Policy;
+use super::{Peer, PeerAddress};
+use crate::account::Alias;
+use crate::config::{self, ClientCredential};
+use crate::secret::Secret;
+use crate::tasks::Tasks;
+
+pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub const BEARERD_ACCOUNT: HeaderName = HeaderName::from_static("bearerd-account");
+
+/// A credential longer than this is refused unread.
+const LONGEST_CREDENTIAL: usize = 8 * 1024;
+/// A calling application, ready for use.
+pub struct Client {
+    pub name: Arc<str>,
+    pub policy: Policy,
+    pub gate: ClientGate,
+    accounts: Accounts,
+}
+
+/// Which accounts a client may act for.
+struct Accounts {
+    patterns: GlobSet,
+    /// The one account of a client whose `accounts` is a single plain alias.
+    only: Option<Alias>,
+}
+
+/// All clients, found by what they present.
+pub struct Clients {
+    by_key: HashMap<[u8; 32], Arc<Client>>,
+    passwords: Arc<Passwords>,
+    by_password: Vec<Arc<Client>>,
+    by_name: HashMap<String, Arc<Client>>,
+    by_uid: HashMap<u32, Arc<Client>>,
+}
+
+/// What a request presents.
+#[derive(Debug, Default)]
+pub struct Presented {
+    /// The user name of Basic: selects an account.
+    pub user: Option<String>,
+    /// The key or password.
+    key: Option<Secret<String>>,
+    /// Only Basic carries passwords; a Bearer or an `X-Api-Key` is a key.
+    is_basic: bool,
+    is_meant_for_us: bool,
+}
+
+impl Clients {
+    pub fn new(clients: &[config::Client], tasks: Tasks) -> Self {
+        let hashes = clients.iter().filter_map(|client| match &client.credential {
+            ClientCredential::PasswordHash(phc) => Some(phc.clone()),
+            _ => None,
+        });
+        let mut all = Self {
+            by_key: HashMap::new(),
+            passwords: Arc::new(Passwords::new(hashes.collect(), tasks)),
+            by_password: Vec::new(),
+            by_name: HashMap::new(),
+            by_uid: HashMap::new(),
+        };
+        for config in clients {
+            let client = Arc::new(Client {
+                name: config.name.as_str().into(),
+                policy: Policy::new(config),
+                gate: ClientGate::new(config.limits),
+                accounts: Accounts::new(&config.accounts),
+            });
+            match &config.credential {
+                ClientCredential::KeyDigest(digest) => {
+                    all.by_key.insert(*digest, client);
+                }
+                ClientCredential::PasswordHash(_) => all.by_password.push(client),
+                ClientCredential::MtlsSan(name) => {
+                    all.by_name.insert(name.clone(), client);
+                }
+                ClientCredential::PeerUid(uid) => {
+                    all.by_uid.insert(*uid, client);
+                }
+            }
+        }
+        all
+    }
+
+    /// The client behind a request: by what it presents, else by its connection. A wrong password or `X-Api-Key` was meant for us and
+    /// makes nobody of the connection's client; an unknown Bearer may be an SDK's dummy.
+    pub async fn identify(&self, presented: &Presented, peer: &Peer) -> Result<Arc<Client>, Refusal> {
+        if let Some(key) = &presented.key {
+            if let Some(client) = self.by_key(key) {
+                return Ok(client);
+            }
+            if presented.is_basic
+                && let Some(index) = self.passwords.owner(key).await?
+            {
+                return Ok(Arc::clone(&self.by_password[index]));
+            }
+        }
+        if !presented.is_meant_for_us
+            && let Some(client) = self.by_connection(peer)
+        {
+            return Ok(client);
+        }
+        Err(Kind::ClientUnauthenticated.because(match presented.key {
+            Some(_) => "the client key is unknown or wrong",
+            None => {
+                "a client key is needed: as the password of Basic authentication, as a Bearer token, or in X-Api-Key"
+            }
+        }))
+    }
+
+    fn by_key(&self, key: &Secret<String>) -> Option<Arc<Client>> {
+        let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
+        let (stored, client) = self.by_key.get_key_value(&digest)?;
+        bool::from(stored.ct_eq(&digest)).then(|| Arc::clone(client))
+    }
+
+    fn by_connection(&self, peer: &Peer) -> Option<Arc<Client>> {
+        if let PeerAddress::Unix { uid, .. } = peer.address
+            && let Some(client) = self.by_uid.get(&uid)
+        {
+            return Some(Arc::clone(client));
+        }
+        peer.names.iter().find_map(|name| self.by_name.get(name)).cloned()
+    }
+}
+
+impl Presented {
+    /// Reads the credential headers. Each may occur once; `X-Api-Key` counts before `Authorization`, which SDKs fill with dummies.
+    pub fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut presented = Self::default();
+        if let Some(value) = once(headers, &AUTHORIZATION)? {
+            let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+            if scheme.eq_ignore_ascii_case("basic") {
+                let (user, password) = basic(rest.trim())?;
+                presented.user = Some(user).filter(|user| !user.is_empty());
+                presented.is_meant_for_us = !password.expose().is_empty();
+                presented.key = Some(password);
+                presented.is_basic = true;
+            } else if scheme.eq_ignore_ascii_case("bearer") {
+                presented.key = Some(rest.trim().into());
+            }
+        }
+        if let Some(key) = once(headers, &X_API_KEY)? {
+            presented.key = Some(key.into());
+            presented.is_basic = false;
+            presented.is_meant_for_us = true;
+        }
+        Ok(presented)
+    }
+}
+
+impl Client {
+    /// The account that a request is for. `selectors` in the contract's order: path, Basic user name, `Bearerd-Account`.
+    pub fn account(&self, selectors: [Option<&str>; 3]) -> Result<Alias, Refusal> {
+        let mut named = selectors.into_iter().flatten();
+        let Some(first) = named.next() else {
+            return self.accounts.only.clone().ok_or_else(|| {
+                Kind::AccountAmbiguous.because(
+                    "name an account: as the Basic user name, in the path (/as/{alias}/...), or in Bearerd-Account",
+                )
+            });
+        };
+        if named.any(|other| other != first) {
+            return Err(Kind::AccountAmbiguous
+                .because("the path, the Basic user name and Bearerd-Account name different accounts"));
+        }
+        match Alias::new(first) {
+            Ok(alias) if self.accounts.patterns.is_match(first) => Ok(alias),
+            _ => Err(no_such_account()),
+        }
+    }
+}
+
+impl Accounts {
+    fn new(patterns: &[String]) -> Self {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            match Glob::new(pattern) {
+                Ok(glob) => {
+                    set.add(glob);
+                }
+                Err(error) => tracing::error!(%error, "an account pattern is ignored"),
+            }
+        }
+        let only = match patterns {
+            [alias] => Alias::new(alias).ok(),
+            _ => None,
+        };
+        Self { patterns: set.build().unwrap_or_else(|_| GlobSet::empty()), only }
+    }
+}
+
+/// The value of a header that may occur only once.
+pub fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Kind::BadRequest.because(format!("the header {name} occurs twice")));
+    }
+    if value.len() > LONGEST_CREDENTIAL {
+        return Err(Kind::BadRequest.because(format!("the header {name} is too long")));
+    }
+    std::str::from_utf8(value.as_bytes())
+        .map(Some)
+        .map_err(|_| Kind::BadRequest.because(format!("the header {name} is not UTF-8")))
+}
+
+/// RFC 7617. The user name ends at the first colon.
+fn basic(encoded: &str) -> Result<(String, Secret<String>), Refusal> {
+    let malformed = || Kind::BadRequest.because("the Authorization header is no valid Basic credential");
+    let decoded = STANDARD.decode(encoded).map_err(|_| malformed())?;
+    let text = Secret::new(String::from_utf8(decoded).map_err(|_| malformed())?);
+    let (user, password) = text.expose().split_once(':').ok_or_else(malformed)?;
+    Ok((user.to_owned(), password.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::passwords;
+    use super::*;
+    use crate::config::ClientLimits;
+
+    fn clients(credential: ClientCredential, accounts: &[&str]) -> Arc<Clients> {
+        let client = config::Client {
+            name: "payroll".into(),
+            credential,
+            accounts: accounts.iter().map(|&a| a.to_owned()).collect(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            read_only: false,
+            limits: ClientLimits::default(),
+        };
+        Arc::new(Clients::new(&[client], Tasks::on(tokio::runtime::Handle::current())))
+    }
+
+    fn with_key(accounts: &[&str]) -> Arc<Clients> {
+        clients(ClientCredential::KeyDigest(Sha256::digest(b"bk_right").into()), accounts)
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&str, &str)| (HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        pairs.iter().map(pair).collect()
+    }
+
+    fn tcp() -> Peer {
+        Peer { address: PeerAddress::Tcp("127.0.0.1:1".parse().unwrap()), secure: false, names: Vec::new() }
+    }
+
+    fn basic_value(user: &str, password: &str) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    }
+
+    async fn kind(clients: &Arc<Clients>, pairs: &[(&str, &str)]) -> Result<String, Kind> {
+        let presented = Presented::read(&headers(pairs)).map_err(|refusal| refusal.kind)?;
+        clients.identify(&presented, &tcp()).await.map(|client| client.name.to_string()).map_err(|refusal| refusal.kind)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_taken_in_three_places() {
+        let clients = with_key(&["alice"]);
+        let right = basic_value("alice", "bk_right");
+        for pairs in [
+            [("authorization", right.as_str())],
+            [("authorization", "Bearer bk_right")],
+            [("authorization", "bearer  bk_right")],
+            [("x-api-key", "bk_right")],
+        ] {
+            assert_eq!(kind(&clients, &pairs).await, Ok("payroll".into()), "{pairs:?}");
+        }
+        for pairs in [
+            [("authorization", "Bearer bk_wrong")],
+            [("authorization", "Digest bk_right")],
+            [("x-api-key", "")],
+            [("x-other", "bk_right")],
+        ] {
+            assert_eq!(kind(&clients, &pairs).await, Err(Kind::ClientUnauthenticated), "{pairs:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_key_does_not_turn_into_the_client_of_the_connection() {
+        let clients = clients(ClientCredential::PeerUid(7), &["bob"]);
+        let peer = Peer { address: PeerAddress::Unix { uid: 7, gid: 7 }, secure: false, names: Vec::new() };
+        let status = async |pairs: &[(&str, &str)]| {
+            let presented = Presented::read(&headers(pairs)).unwrap();
+            clients.identify(&presented, &peer).await.map(|_| ()).map_err(|refusal| refusal.kind)
+        };
+        let (wrong, user_only) = (basic_value("bob", "revoked"), basic_value("bob", ""));
+        for pairs in [&[][..], &[("authorization", "Bearer dummy")], &[("authorization", &user_only)]] {
+            assert_eq!(status(pairs).await, Ok(()), "{pairs:?}");
+        }
+        for pairs in [
+            &[("authorization", wrong.as_str())][..],
+            &[("x-api-key", "revoked")],
+            &[("authorization", "Bearer dummy"), ("x-api-key", "revoked")],
+        ] {
+            assert_eq!(status(pairs).await, Err(Kind::ClientUnauthenticated), "{pairs:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_and_doubled_credentials_are_bad_requests() {
+        let clients = with_key(&["alice"]);
+        for pairs in [
+            vec![("authorization", "Bearer a"), ("authorization", "Bearer a")],
+            vec![("x-api-key", "a"), ("x-api-key", "b")],
+            vec![("authorization", "Basic !!!")],
+            vec![("authorization", "Basic YWxpY2U=")],
+        ] {
+            assert_eq!(kind(&clients, &pairs).await, Err(Kind::BadRequest), "{pairs:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_password_of_an_old_application_works_as_a_password_only() {
+        let hash = passwords::tests::hash(b"old password");
+        let clients = clients(ClientCredential::PasswordHash(hash), &["alice"]);
+        let (right, wrong) = (basic_value("alice", "old password"), basic_value("alice", "other"));
+        for _ in 0..3 {
+            assert_eq!(kind(&clients, &[("authorization", right.as_str())]).await, Ok("payroll".into()));
+            assert_eq!(kind(&clients, &[("authorization", wrong.as_str())]).await, Err(Kind::ClientUnauthenticated));
+        }
+        assert_eq!(
+            kind(&clients, &[("authorization", "Bearer old password")]).await,
+            Err(Kind::ClientUnauthenticated),
+            "a password is no bearer token"
+        );
+        let long = basic_value(&"u".repeat(300), "other");
+        assert_eq!(kind(&clients, &[("authorization", long.as_str())]).await, Err(Kind::ClientUnauthenticated));
+    }
+
+    #[tokio::test]
+    async fn the_account_is_selected_in_order_and_must_be_allowed() {
+        let one = with_key(&["alice"]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
+        assert_eq!(one.account([None, None, None]).unwrap().as_str(), "alice");
+        assert_eq!(one.account([Some("alice"), Some("alice"), None]).unwrap().as_str(), "alice");
+        assert_eq!(one.account([Some("alice"), Some("bob"), None]).unwrap_err().kind, Kind::AccountAmbiguous);
+        assert_eq!(one.account([None, None, Some("bob")]).unwrap_err().kind, Kind::AccountForbidden);
+        let many = with_key(&["*@contoso.com"]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
+        assert_eq!(many.account([None, None, None]).unwrap_err().kind, Kind::AccountAmbiguous);
+        assert_eq!(many.account([None, Some("a@contoso.com"), None]).unwrap().as_str(), "a@contoso.com");
+        for evil in ["a@evil@contoso.com", "x@evil.com", "a/b@contoso.com", "a@contoso.com.", "", "\0@contoso.com"] {
+            assert_eq!(many.account([None, Some(evil), None]).unwrap_err().kind, Kind::AccountForbidden, "{evil:?}");
+        }
+        let none = with_key(&[]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
+        assert_eq!(none.account([None, Some("alice"), None]).unwrap_err().kind, Kind::AccountForbidden);
+    }
+}

@@ -1,0 +1,56 @@
+//! Where a request comes from when trusted proxies stand in front of us. For logs and limits only: no decision about access looks here.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use super::PeerAddress;
+use crate::config::Network;
+
+/// The address behind the trusted proxies: of `X-Forwarded-For`, the rightmost that is not one of theirs. The header of anybody
+/// else is not read.
+pub fn origin(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> PeerAddress {
+    let PeerAddress::Tcp(socket) = peer else {
+        return peer.clone();
+    };
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    if !is_trusted(socket.ip()) {
+        return peer.clone();
+    }
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let hops: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let mut origin = *socket;
+    for hop in hops.iter().rev() {
+        let Ok(address) = hop.parse::<IpAddr>() else {
+            break;
+        };
+        origin = (address, 0).into();
+        if !is_trusted(address) {
+            break;
+        }
+    }
+    PeerAddress::Tcp(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted = [Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+        let seen = |peer: &str, lines: &[&str]| {
+            let headers =
+                lines.iter().map(|&line| (http::HeaderName::from_static("x-forwarded-for"), line.parse().unwrap()));
+            match origin(&PeerAddress::Tcp(format!("{peer}:5").parse().unwrap()), &headers.collect(), &trusted) {
+                PeerAddress::Tcp(socket) => socket.ip().to_string(),
+                PeerAddress::Unix { .. } => unreachable!(),
+            }
+        };
+        assert_eq!(seen("192.0.2.1", &["203.0.113.7"]), "192.0.2.1");
+        assert_eq!(seen("10.1.1.1", &["203.0.113.7"]), "203.0.113.7");
+        assert_eq!(seen("10.1.1.1", &["198.51.100.9, 203.0.113.7", "10.2.2.2"]), "203.0.113.7");
+        assert_eq!(seen("10.1.1.1", &["nonsense"]), "10.1.1.1");
+        assert_eq!(seen("10.1.1.1", &[]), "10.1.1.1");
+    }
+}
