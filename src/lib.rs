@@ -27,3 +27,7 @@ pub mod vault;
 
 // 4 surfaces: they never import each other
 pub mod proxy;
+
+// 5 the shell
+#[cfg(feature = "sandbox")]
+pub mod sandbox;

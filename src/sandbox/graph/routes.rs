@@ -1,0 +1,138 @@
+//! Which resource a request means. Works on one call, from the wire or from a batch.
+
+use std::borrow::Cow;
+
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::answer::{Answer, Ids};
+use super::intake::{Body, Seen};
+use super::{State, batch, drive, mail, people, streams};
+use crate::sandbox::user::User;
+
+/// What Graph takes at most where it wants JSON.
+const LARGEST_JSON: usize = 4 << 20;
+
+/// A request for one resource.
+pub(super) struct Call<'a> {
+    pub state: &'a State,
+    pub ids: &'a Ids,
+    pub method: &'a Method,
+    pub version: &'a str,
+    /// The path after the version, raw and without the first `/`.
+    pub raw_path: &'a str,
+    /// The decoded segments of it.
+    pub segments: Vec<String>,
+    /// Raw.
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+    pub user: &'a User,
+}
+
+/// Answers a request from the wire.
+pub(super) fn answer(state: &State, head: &Parts, body: &Body, ids: &Ids, user: &str, seen: &Seen) -> Answer {
+    let Some(user) = state.entra.user(user) else {
+        return Answer::error(ids, 404, "Request_ResourceNotFound", "The user of this token does not exist.");
+    };
+    let Some(call) = Call::new(state, ids, &head.method, head.uri.path(), user) else {
+        return Answer::error(ids, 400, "BadRequest", "Invalid version.");
+    };
+    let call = Call { query: head.uri.query().unwrap_or_default(), headers: &head.headers, body: &body.bytes, ..call };
+    match call.segments.first().map(String::as_str) {
+        Some("echo") => streams::echo(seen),
+        Some("stream") => streams::bulk(&call),
+        Some("sse") => streams::events(&call),
+        Some("$batch") if *call.method == Method::POST => batch::answer(&call),
+        _ => call.answer(),
+    }
+}
+
+impl<'a> Call<'a> {
+    /// `None`: the path has no version that is known.
+    pub fn new(state: &'a State, ids: &'a Ids, method: &'a Method, path: &'a str, user: &'a User) -> Option<Self> {
+        static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+        let (version, raw_path) = path.strip_prefix('/')?.split_once('/')?;
+        if !["v1.0", "beta"].contains(&version) {
+            return None;
+        }
+        let segments =
+            raw_path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned()).collect();
+        Some(Self { state, ids, method, version, raw_path, segments, query: "", headers: &NO_HEADERS, body: &[], user })
+    }
+
+    /// The answer of the resource that the path names.
+    pub fn answer(&self) -> Answer {
+        let segments: Vec<&str> = self.segments.iter().map(String::as_str).collect();
+        let drive_content = segments.last().is_some_and(|last| last.ends_with("content"));
+        if self.body.len() > LARGEST_JSON && !drive_content {
+            return self.error(413, "RequestEntityTooLarge", "The request is too large.");
+        }
+        match segments.as_slice() {
+            ["me", rest @ ..] => self.own(rest),
+            ["users"] => people::list(self),
+            ["users", id] if *self.method == Method::GET => people::one(self, id),
+            ["users", id, rest @ ..] if self.user.is(id) => self.own(rest),
+            ["users", _, _, ..] => {
+                self.error(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
+            }
+            _ => self.not_found(),
+        }
+    }
+
+    pub fn error(&self, status: u16, code: &str, message: &str) -> Answer {
+        Answer::error(self.ids, status, code, message)
+    }
+
+    pub fn not_found(&self) -> Answer {
+        let last = self.segments.last().map(String::as_str).unwrap_or_default();
+        self.error(400, "BadRequest", &format!("Resource not found for the segment '{last}'."))
+    }
+
+    /// The body as a JSON object.
+    pub fn json(&self) -> Result<Value, Answer> {
+        serde_json::from_slice(self.body)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or_else(|| self.error(400, "BadRequest", "Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format."))
+    }
+
+    /// The decoded value of a query option, whose name may be encoded too (`%24top`).
+    pub fn option(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.raw_option(name).map(|value| percent_decode_str(value).decode_utf8_lossy())
+    }
+
+    pub fn raw_option(&self, name: &str) -> Option<&'a str> {
+        self.pairs().find(|(known, ..)| known == name).map(|(_, value, _)| value)
+    }
+
+    /// The query as it came, without these options.
+    pub fn query_without(&self, names: &[&str]) -> Vec<String> {
+        self.pairs().filter(|(known, ..)| !names.contains(&&**known)).map(|(.., whole)| whole.to_owned()).collect()
+    }
+
+    /// The path as it came, with its version.
+    pub fn path(&self) -> String {
+        format!("/{}/{}", self.version, self.raw_path)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str, &'a str)> + use<'a> {
+        self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode_str(name).decode_utf8_lossy(), value, pair)
+        })
+    }
+
+    /// What belongs to the user of the token.
+    fn own(&self, rest: &[&str]) -> Answer {
+        match rest {
+            [] => people::me(self),
+            ["revokeSignInSessions"] if *self.method == Method::POST => people::sign_out(self),
+            ["messages" | "mailFolders" | "sendMail", ..] => mail::answer(self, rest),
+            ["drive", rest @ ..] => drive::answer(self, rest),
+            _ => self.not_found(),
+        }
+    }
+}
