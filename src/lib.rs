@@ -27,6 +27,7 @@ pub mod vault;
 
 // 4 surfaces: they never import each other
 pub mod proxy;
+pub mod signin;
 
 // 5 the shell
 #[cfg(feature = "sandbox")]
