@@ -26,9 +26,13 @@ pub mod store;
 pub mod vault;
 
 // 4 surfaces: they never import each other
+pub mod admin;
 pub mod proxy;
 pub mod signin;
 
 // 5 the shell
+pub mod front;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,226 @@
+//! One client connection, from the accepted socket to its end: TLS, the choice of the HTTP version, the requests.
+//!
+//! Invariants: nothing waits for a client without a time limit; a panic ends one request, not the connection's worker.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::drain::Drain;
+use super::socket::Socket;
+use super::{Service, Settings, tls};
+use crate::proxy::{Peer, PeerAddress};
+use crate::tasks::spawn_here;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was opened before a drain and accepted in it has this long to begin.
+const LATE: Duration = Duration::from_millis(100);
+/// Room beyond one head, so that an overlong target is seen whole and answered by 414.
+const HEAD_ROOM: usize = 32 * 1024;
+/// What `HEAD_ROOM` comes on top of, at least: hyper's own limit on targets.
+const MAX_TARGET: usize = 64 * 1024;
+
+/// What all connections of one worker share.
+pub struct Shared<S> {
+    pub service: S,
+    pub drain: Arc<Drain>,
+    pub tls: Option<TlsAcceptor>,
+    header_timeout: Duration,
+    http1: http1::Builder,
+    http2: http2::Builder<Here>,
+}
+
+/// Starts the streams of an HTTP/2 connection on the connection's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+/// A connection's bytes: a socket, or TLS on one.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl Stream for Socket {}
+impl Stream for TlsStream<Socket> {}
+
+/// What the requests of one connection share.
+struct Session<S> {
+    shared: Arc<Shared<S>>,
+    peer: Peer,
+    /// A request has come.
+    used: AtomicBool,
+}
+
+impl<S: Service> Shared<S> {
+    pub fn new(service: S, drain: Arc<Drain>, tls: Option<TlsAcceptor>, settings: &Settings) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_timeout)
+            .max_buf_size(settings.header_bytes.max(MAX_TARGET) + HEAD_ROOM);
+        // `max_headers` stays at its default of 100: to set it moves hyper's table from the stack to the heap.
+        let mut http2 = http2::Builder::new(Here);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(100)
+            .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(20))
+            .max_send_buf_size(64 * 1024)
+            .initial_stream_window_size(64 * 1024)
+            .initial_connection_window_size(1024 * 1024);
+        Self { service, drain, tls, header_timeout: settings.header_timeout, http1, http2 }
+    }
+
+    /// Serves `socket` to its end.
+    ///
+    /// Each way is boxed, so that a connection takes the memory of its own way and not that of the largest.
+    pub async fn serve(self: Arc<Self>, socket: Socket, address: PeerAddress) {
+        let peer = Peer { address, secure: false, names: Vec::new() };
+        let ended = if let Some(acceptor) = &self.tls {
+            Box::pin(self.clone().tls(acceptor, socket, peer)).await
+        } else {
+            match self.unless_draining(self.header_timeout, socket.speaks_http2()).await {
+                Some(Ok(true)) => Box::pin(self.http2(socket, peer)).await,
+                Some(Ok(false)) => Box::pin(self.http1(socket, peer)).await,
+                Some(Err(_)) | None => return,
+            }
+        };
+        if let Err(error) = ended {
+            // Clients that hang up, time out or speak badly. hyper has answered where an answer was possible.
+            tracing::debug!(%error, "a client's connection broke");
+        }
+    }
+
+    async fn tls(self: Arc<Self>, acceptor: &TlsAcceptor, socket: Socket, mut peer: Peer) -> hyper::Result<()> {
+        // A client of another protocol, plain HTTP too, ends here with a TLS alert.
+        let handshake = Box::pin(self.unless_draining(HANDSHAKE_TIMEOUT, acceptor.accept(socket))).await;
+        let stream = match handshake {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a client's TLS handshake failed");
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let (_, session) = stream.get_ref();
+        peer.secure = true;
+        peer.names = session.peer_certificates().and_then(<[_]>::first).map(tls::names).unwrap_or_default();
+        if session.alpn_protocol() == Some(b"h2") {
+            Box::pin(self.http2(stream, peer)).await
+        } else {
+            Box::pin(self.http1(stream, peer)).await
+        }
+    }
+
+    async fn http1(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
+        let late = self.drain.has_begun();
+        let session = Arc::new(Session { shared: self.clone(), peer, used: AtomicBool::new(false) });
+        let requests = requests(session.clone());
+        if late {
+            // Its first request may be on the way, and is its last. A graceful shutdown would not wait for it.
+            let connection = self.http1.clone().keep_alive(false).serve_connection(TokioIo::new(stream), requests);
+            tokio::select! {
+                ended = Box::pin(connection) => ended,
+                () = session.unused(LATE) => Ok(()),
+            }
+        } else {
+            let connection = pin!(self.http1.serve_connection(TokioIo::new(stream), requests));
+            self.drain.watch(connection, http1::Connection::graceful_shutdown).await
+        }
+    }
+
+    async fn http2(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
+        let session = Arc::new(Session { shared: self.clone(), peer, used: AtomicBool::new(false) });
+        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
+        tokio::select! {
+            ended = self.drain.watch(connection, http2::Connection::graceful_shutdown) => ended,
+            // hyper waits for HTTP/2's preface for ever, and its pings start after it.
+            () = session.unused(self.header_timeout) => Ok(()),
+        }
+    }
+
+    /// What `work` yields, if that is within `limit` and not held up when the drain begins.
+    async fn unless_draining<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let given_up = async {
+            self.drain.begun().await;
+            sleep(LATE).await;
+        };
+        tokio::select! {
+            () = given_up => None,
+            result = timeout(limit, work) => result.ok(),
+        }
+    }
+}
+
+/// What hyper calls for each request of a connection.
+fn requests<S: Service>(
+    session: Arc<Session<S>>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<S::Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<S::Body>, Infallible>> + Send + 'static,
+> {
+    service_fn(move |request| {
+        let session = session.clone();
+        async move { Ok(session.answer(request).await) }
+    })
+}
+
+impl<S: Service> Session<S> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<S::Body> {
+        self.used.store(true, Ordering::Relaxed);
+        let version = request.version();
+        let service = &self.shared.service;
+        let answer = unless_panicked(async { service.handle(request, &self.peer).await }).await;
+        let mut response = answer.unwrap_or_else(|| service.panicked());
+        // hyper negotiates from here to what the client speaks, and it takes HTTP/1.0 as "close". For a client of HTTP/1.0
+        // that is the only end which a body of unknown length can have; another version would announce keep-alive and then
+        // close, or leave the client waiting for a close.
+        let delimited = response.body().size_hint().exact().is_some();
+        *response.version_mut() =
+            if version <= Version::HTTP_10 && !delimited { Version::HTTP_10 } else { Version::HTTP_11 };
+        response
+    }
+
+    /// Returns if no request has come within `limit`.
+    async fn unused(&self, limit: Duration) {
+        sleep(limit).await;
+        if self.used.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// What `work` yields; `None` if it panicked.
+async fn unless_panicked<W: Future>(work: W) -> Option<W::Output> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        // What panicked is never polled again, so no broken state can be seen.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Here {
+    fn execute(&self, stream: F) {
+        drop(spawn_here(stream));
+    }
+}

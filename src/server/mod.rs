@@ -1,0 +1,210 @@
+//! Listeners: accepting, TLS, HTTP versions, connection limits, draining. Knows nothing of what is served.
+//!
+//! The data path has workers: each is a thread with a current-thread runtime, sockets of its own on the shared port
+//! (`SO_REUSEPORT`) and a service of its own, so that no request crosses a thread. A connection stays where it was accepted.
+//! Other listeners run on the runtime of slow work.
+//!
+//! A drain: nothing more is accepted, idle connections close, requests under way finish, and what is left at the limit is cut off.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io, thread};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::{oneshot, watch};
+
+use self::accept::{Permits, accept};
+pub use self::bind::{BindError, Bound};
+use self::bind::{Listener, SocketFile};
+use self::connection::Shared;
+pub use self::tls::TlsError;
+use crate::config::{self, Listen};
+use crate::metrics::Metrics;
+use crate::proxy::Peer;
+use crate::tasks::Tasks;
+
+mod accept;
+mod bind;
+mod connection;
+mod drain;
+mod socket;
+mod tls;
+
+/// What a listener serves.
+pub trait Service: Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+
+    /// Answers one request of the connection from `peer`.
+    fn handle(&self, request: Request<Incoming>, peer: &Peer) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// The answer to a request whose `handle` panicked.
+    fn panicked(&self) -> Response<Self::Body>;
+}
+
+/// How a listener treats its clients.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub tls: Option<config::Tls>,
+    /// Open connections of all workers together; past it new ones are closed at once.
+    pub connections: usize,
+    /// For the head of a request, and for the silence before it.
+    pub header_timeout: Duration,
+    pub header_bytes: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("a worker can't be started")]
+    Worker(#[from] io::Error),
+}
+
+/// A listener that runs. Dropping it stops it at once.
+#[derive(Debug)]
+#[must_use = "dropping it stops the listener"]
+pub struct Running {
+    addresses: Vec<Listen>,
+    /// Sent once: begin to drain, for at most this long.
+    stop: watch::Sender<Option<Duration>>,
+    /// From each worker: how many connections it cut off.
+    workers: Vec<oneshot::Receiver<usize>>,
+    _files: Vec<SocketFile>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut off at the limit.
+    pub cut_off: usize,
+}
+
+/// One worker's part of a listener.
+struct Worker<S> {
+    listeners: Vec<Listener>,
+    shared: Arc<Shared<S>>,
+    permits: Arc<Permits>,
+    stop: watch::Receiver<Option<Duration>>,
+}
+
+impl From<&config::Server> for Settings {
+    fn from(server: &config::Server) -> Self {
+        Self {
+            tls: server.tls.clone(),
+            connections: server.limits.connections,
+            header_timeout: server.limits.header_timeout,
+            header_bytes: server.limits.header_bytes,
+        }
+    }
+}
+
+impl Settings {
+    /// For a plain listener with few clients, such as the admin listener.
+    pub fn small() -> Self {
+        Self { tls: None, connections: 256, header_timeout: Duration::from_secs(10), header_bytes: 64 * 1024 }
+    }
+}
+
+impl Bound {
+    /// Serves on threads of its own, one for each worker that was bound. `make` is called on each of them, inside its runtime,
+    /// with the worker's number.
+    pub fn start<S: Service>(
+        self,
+        settings: &Settings,
+        metrics: &Metrics,
+        make: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> Result<Running, StartError> {
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        let permits = Arc::new(Permits::new(settings.connections, metrics.clone()));
+        let (stop, stopping) = watch::channel(None);
+        let make = Arc::new(make);
+        let mut running = Running { addresses: self.addresses, stop, workers: Vec::new(), _files: self.files };
+        for (number, listeners) in self.workers.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (settings, tls, permits) = (settings.clone(), tls.clone(), permits.clone());
+            let (make, stop) = (make.clone(), stopping.clone());
+            let (ended, wait) = oneshot::channel();
+            let worker = move || {
+                let cut_off = runtime.block_on(async move {
+                    let shared = Shared::new(make(number), Arc::default(), tls, &settings);
+                    Worker { listeners, shared: Arc::new(shared), permits, stop }.run().await
+                });
+                // Only now are the connections that were cut off really gone.
+                drop(runtime);
+                // Nobody may be waiting.
+                let _ = ended.send(cut_off);
+            };
+            thread::Builder::new().name(format!("worker-{number}")).spawn(worker)?;
+            running.workers.push(wait);
+        }
+        Ok(running)
+    }
+
+    /// Serves on the runtime of slow work.
+    pub fn start_on<S: Service>(
+        self,
+        tasks: &Tasks,
+        settings: &Settings,
+        metrics: &Metrics,
+        service: S,
+    ) -> Result<Running, StartError> {
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        let permits = Arc::new(Permits::new(settings.connections, metrics.clone()));
+        let (stop, stopping) = watch::channel(None);
+        let (ended, wait) = oneshot::channel();
+        let shared = Arc::new(Shared::new(service, Arc::default(), tls, settings));
+        let listeners = self.workers.into_iter().flatten().collect();
+        let worker = Worker { listeners, shared, permits, stop: stopping };
+        tasks.spawn_forever(async move {
+            // Nobody may be waiting.
+            let _ = ended.send(worker.run().await);
+        });
+        Ok(Running { addresses: self.addresses, stop, workers: vec![wait], _files: self.files })
+    }
+}
+
+impl<S: Service> Worker<S> {
+    /// Serves until `stop`, then drains. How many connections had to be cut off?
+    async fn run(mut self) -> usize {
+        let drain = self.shared.drain.clone();
+        for listener in self.listeners {
+            drain.spawn(accept(listener, self.shared.clone(), self.permits.clone()));
+        }
+        // A sender that is gone has been dropped without a drain.
+        let stop = self.stop.wait_for(Option::is_some).await.map_or(None, |limit| *limit);
+        drain.begin();
+        drain.ended(stop.unwrap_or_default()).await
+    }
+}
+
+impl Running {
+    /// The addresses as they are: a port 0 is replaced by what the system chose.
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// Ends the listener; requests that are under way have `limit`.
+    pub async fn drain(mut self, limit: Duration) -> Drained {
+        self.stop.send_replace(Some(limit));
+        let mut cut_off = 0;
+        for worker in self.workers.drain(..) {
+            // A worker that died has no connections.
+            cut_off += worker.await.unwrap_or_default();
+        }
+        Drained { cut_off }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, address) in self.addresses.iter().enumerate() {
+            let comma = if position == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", bind::Shown(address))?;
+        }
+        Ok(())
+    }
+}
