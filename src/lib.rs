@@ -31,6 +31,8 @@ pub mod proxy;
 pub mod signin;
 
 // 5 the shell
+pub mod app;
+pub mod cli;
 pub mod front;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

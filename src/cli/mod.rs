@@ -1,0 +1,322 @@
+//! The command line: what can be said, and which verb does it. One file per verb; none of them decides anything of its own.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's own), 64 invalid configuration.
+
+mod accounts;
+mod check;
+mod clients;
+mod completions;
+mod config;
+mod keys;
+mod login;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+mod serve;
+mod version;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::account::Alias;
+use crate::config::{Config, Listen, Loaded, Mistakes, environment};
+#[cfg(feature = "sandbox")]
+use crate::sandbox::Fault;
+
+const INVALID_CONFIGURATION: u8 = 64;
+
+/// An authenticating reverse proxy in front of Microsoft Graph.
+#[derive(Parser)]
+#[command(name = "bearerd", version, propagate_version = true, arg_required_else_help = true, max_term_width = 120)]
+struct CommandLine {
+    #[command(flatten)]
+    source: Source,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Where the configuration comes from.
+#[derive(Args)]
+pub(crate) struct Source {
+    /// The configuration; without it ./bearerd.toml, then /etc/bearerd/bearerd.toml
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Sets one key, over the file and the environment: --set server.listen=127.0.0.1:9090
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    overrides: Vec<(String, String)>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the proxy; SIGTERM and SIGINT drain
+    Serve,
+    /// Validates the configuration and prints every mistake with its key path
+    Check {
+        /// Also open the store (it is made if there is none) and ask the providers and the upstreams
+        #[arg(long)]
+        online: bool,
+    },
+    /// Runs the whole system with simulated Entra and Graph, accounts signed in; reads no configuration
+    #[cfg(feature = "sandbox")]
+    Sandbox(Sandbox),
+    /// Signs an account in: by browser, device code, or a link for the user
+    Login(Login),
+    /// The operator's view of grants: states, expiries, scopes, never a secret
+    #[command(subcommand)]
+    Accounts(Accounts),
+    /// Calling applications
+    #[command(subcommand)]
+    Clients(Clients),
+    /// The store's encryption keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// The configuration in effect, and its JSON Schema
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Prints a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Prints the version
+    Version {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// `bearerd sandbox`.
+#[cfg(feature = "sandbox")]
+#[derive(Args)]
+pub(crate) struct Sandbox {
+    /// Data listener; admin, simulated Entra and simulated Graph take the next three
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub(crate) port_base: u16,
+    /// Faults to provoke, separated by commas: token:429, graph:503*3, graph:slow=500 (see --help)
+    ///
+    /// Each is PLACE:EFFECT[=VALUE][*[TIMES]][@USER] and happens once, or as often as is said, `*` alone for ever. Places: token,
+    /// devicecode, authorize, discovery, keys, graph, graph/PATH. Effects: a status, slow, drop-before, drop-after, cut; at token also
+    /// an AADSTS number or an error's name; at graph also 401, revoked, claims. A running sandbox takes the same by
+    /// `POST /_sandbox/fault`; an empty body there ends all faults.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Fault::parse)]
+    pub(crate) fault: Vec<Fault>,
+    /// How many simulated users
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) users: usize,
+}
+
+/// `bearerd login`.
+#[derive(Args)]
+pub(crate) struct Login {
+    /// The account's alias; a new account gets this name. Without it: the user's name at the provider
+    #[arg(long, value_name = "ALIAS", value_parser = alias)]
+    pub(crate) account: Option<String>,
+    /// The provider's id; needed where there are several
+    #[arg(long, value_name = "ID")]
+    pub(crate) provider: Option<String>,
+    /// The port of this machine that the browser comes back to; 0: any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Show a code to enter on another device
+    #[arg(long, conflicts_with = "link")]
+    pub(crate) device: bool,
+    /// Print a single-use link to send to the user; a running server serves it
+    #[arg(long, requires = "account")]
+    pub(crate) link: bool,
+}
+
+/// `bearerd accounts ...`.
+#[derive(Subcommand)]
+pub(crate) enum Accounts {
+    /// All accounts with their state
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// One account in detail
+    Show {
+        /// As `accounts list` shows it
+        alias: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Presents the refresh token now; may revive an account that waits for interaction
+    Refresh {
+        /// As `accounts list` shows it
+        alias: String,
+    },
+    /// Ends the grant and erases its tokens; the account stays
+    Revoke {
+        /// As `accounts list` shows it
+        alias: String,
+    },
+    /// Removes the account and its grant
+    Remove {
+        /// As `accounts list` shows it
+        alias: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Reads accounts from JSON Lines
+    ///
+    /// Each line is an object: alias, provider and refresh_token; if known also access_token with expires_at (RFC 3339 or seconds since
+    /// 1970), tid, oid and scopes. Each row is checked by a refresh. A bad one is reported with its line and stops nothing.
+    Import {
+        /// The file; it holds secrets, so delete it afterwards
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Don't check each row by a refresh; then oid is needed, and for Entra tid
+        #[arg(long)]
+        no_verify: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Clients {
+    /// Makes a key, prints it once, with the entry for the configuration
+    New(clients::New),
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Makes a key for the store
+    Generate {
+        /// A file that doesn't exist yet; without it: standard output
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Says which keys the store uses
+    Status,
+}
+
+#[derive(Subcommand)]
+enum ConfigVerb {
+    /// Prints the configuration in effect, secrets masked
+    Print {
+        #[arg(long, value_enum, default_value_t)]
+        format: config::Format,
+    },
+    /// Prints the JSON Schema of the file
+    Schema,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Reads the process's arguments, does what they say.
+pub fn run() -> ExitCode {
+    let CommandLine { source, verb } = CommandLine::parse();
+    let done = match verb {
+        Verb::Check { online: false } => check::run(&source),
+        Verb::Check { online: true } => check::online(&source),
+        Verb::Clients(Clients::New(new)) => clients::run(&new),
+        Verb::Keys(Keys::Generate { file }) => keys::generate(file.as_deref()),
+        Verb::Config(ConfigVerb::Print { format }) => config::print(&source, format),
+        Verb::Config(ConfigVerb::Schema) => config::schema(),
+        Verb::Completions { shell } => completions::run::<CommandLine>(shell),
+        Verb::Version { format } => version::run(format),
+        Verb::Serve => serve::run(&source),
+        Verb::Accounts(verb) => accounts::run(&source, &verb),
+        #[cfg(feature = "sandbox")]
+        Verb::Sandbox(wanted) => sandbox::run(&wanted),
+        Verb::Login(wanted) => login(&source, &wanted),
+        Verb::Keys(Keys::Status) => keys::status(&source),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn login(source: &Source, wanted: &Login) -> anyhow::Result<()> {
+    let loaded = source.load()?;
+    crate::telemetry::start(&loaded.config.log)?;
+    serve::slow_runtime()?.block_on(async {
+        let core = accounts::open(&loaded.config).await?;
+        let whom = login::Wanted::find(&core, wanted.account.as_deref(), wanted.provider.as_deref()).await?;
+        let out = &mut std::io::stdout();
+        match (wanted.link, wanted.device) {
+            (true, _) => login::login_link(&core, &loaded.config, &whom, out).await,
+            (_, true) => login::login_device(&core, &loaded.config, &whom, out).await,
+            _ => login::login_browser(&core, &loaded.config, &whom, wanted.port, out).await,
+        }
+    })
+}
+
+impl Source {
+    /// The configuration, its warnings said.
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        let loaded = Config::load(self.config.as_deref(), &environment(), &self.overrides)?;
+        warn(&loaded.warnings);
+        Ok(loaded)
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let Some(mistakes) = error.downcast_ref::<Mistakes>() else {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    };
+    warn(&mistakes.warnings);
+    eprintln!("{mistakes}");
+    let (count, plural) = (mistakes.list.len(), if mistakes.list.len() == 1 { "" } else { "s" });
+    match &mistakes.file {
+        Some(file) => eprintln!("error: {}: {count} mistake{plural}", file.display()),
+        None => eprintln!("error: the configuration has {count} mistake{plural}"),
+    }
+    ExitCode::from(INVALID_CONFIGURATION)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a JSON document to standard output.
+pub(crate) fn say_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    say(&format!("{value:#}\n"))
+}
+
+/// A listener's address as it stands in the configuration.
+pub(crate) fn shown(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn alias(text: &str) -> Result<String, String> {
+    Alias::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::CommandLine;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
