@@ -1,0 +1,6 @@
+//! `bearerd accounts ...`, the built binary, as an operator runs it: on a store of its own and beside a running proxy.
+
+mod beside;
+mod house;
+mod import;
+mod verbs;
