@@ -1,0 +1,31 @@
+# Targets without logic; the logic is in cargo and in tests/.
+
+.PHONY: setup fmt lint test e2e bench run-sandbox deny ci
+
+setup: ## install what the end-to-end tests need
+	tests/e2e/setup.sh
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --all-features -- -D warnings
+
+test: ## everything: format, lints, Rust tests, real provider, real clients, real browser
+	tests/run.sh
+
+e2e: setup ## the end-to-end tests alone, on binaries that are already built
+	node tests/e2e/run.mjs
+
+bench:
+	cargo bench
+
+run-sandbox:
+	cargo run --release -- sandbox
+
+deny: ## needs cargo-deny and the network
+	cargo deny check
+
+ci:
+	.ci/run

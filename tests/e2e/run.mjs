@@ -1,0 +1,41 @@
+// Runs the suite, one file after the other, and prints what each test counted. The last line: `N passed, N failed`.
+//
+//     node tests/e2e/run.mjs [part of a file's name]...
+
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { run } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const DIRECTORY = fileURLToPath(new URL('test', import.meta.url));
+const wanted = process.argv.slice(2);
+const files = readdirSync(DIRECTORY).filter((name) => name.endsWith('.test.mjs'))
+  .filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part)))
+  .sort().map((name) => path.join(DIRECTORY, name));
+if (files.length === 0) {
+  console.error(`no test file is called like ${wanted.join(' or ')}`);
+  process.exit(2);
+}
+
+let passed = 0;
+let failed = 0;
+const totals = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) [\d.]+$/;
+for await (const { type, data } of run({ files, concurrency: 1, timeout: 600_000 })) {
+  if (type === 'test:diagnostic' && !totals.test(data.message)) console.log(`       ${data.message}`);
+  if (type === 'test:stderr') process.stderr.write(data.message);
+  if (type === 'test:pass') {
+    passed += 1;
+    console.log(`ok     ${data.name} (${seconds(data)})`);
+  }
+  if (type === 'test:fail') {
+    failed += 1;
+    const error = data.details.error?.cause ?? data.details.error;
+    console.log(`FAILED ${data.name} (${seconds(data)})\n${error?.stack ?? error}`);
+  }
+}
+console.log(`\n${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+
+function seconds(data) {
+  return `${(data.details.duration_ms / 1000).toFixed(1)} s`;
+}
