@@ -1,6 +1,8 @@
 //! `/_sandbox/`: the same switches for somebody outside of the process, on both servers, for loopback callers only.
 //!
-//! `GET requests`, `POST clear`, `POST fault` (body: a list of faults as text; empty clears), `POST revoke?user=alice[&what=access]`.
+//! `GET requests`, `GET identity-requests`, `POST clear`, `POST fault` (body: a list of faults as text; empty clears),
+//! `POST revoke?user=alice[&what=access]`, `POST demand?prefix=/v1.0/me[&user=alice]` (body: claims; empty clears),
+//! `GET assertion?user=alice`, `GET federated-token`.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -8,7 +10,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::content::Content;
-use super::entra;
+use super::entra::{self, Assertion};
 use super::fault::Fault;
 use super::wire::Peer;
 
@@ -25,6 +27,7 @@ pub(super) fn answer(
     if !head.extensions.get::<Peer>().is_some_and(|peer| peer.0.ip().is_loopback()) {
         return say(StatusCode::FORBIDDEN, &json!({ "error": "loopback callers only" }));
     }
+    let query = head.uri.query().unwrap_or_default();
     match (&head.method, verb) {
         (&Method::GET, "requests") => say(StatusCode::OK, &records()),
         (&Method::POST, "clear") => {
@@ -32,10 +35,20 @@ pub(super) fn answer(
             say(StatusCode::OK, &json!({}))
         }
         (&Method::POST, "fault") => fault(entra, &String::from_utf8_lossy(body)),
-        (&Method::POST, "revoke") => revoke(entra, head.uri.query().unwrap_or_default()),
-        _ => say(StatusCode::NOT_FOUND, &json!({ "error": "GET requests, POST clear, POST fault, POST revoke" })),
+        (&Method::POST, "revoke") => revoke(entra, query),
+        (&Method::POST, "demand") => demand(entra, query, &String::from_utf8_lossy(body)),
+        (&Method::GET, "identity-requests") => say(StatusCode::OK, &json!(entra.identity_requests())),
+        (&Method::GET, "assertion") => {
+            let user = parameter(query, "user").unwrap_or_default();
+            say(StatusCode::OK, &json!({ "assertion": entra.assertion(&user, &Assertion::default()) }))
+        }
+        (&Method::GET, "federated-token") => say(StatusCode::OK, &json!({ "token": entra.federated_token() })),
+        _ => say(StatusCode::NOT_FOUND, &json!({ "error": VERBS })),
     }
 }
+
+const VERBS: &str = "GET requests, GET identity-requests, GET assertion, GET federated-token, POST clear, POST fault, \
+                     POST revoke, POST demand";
 
 fn fault(entra: &entra::State, text: &str) -> Response<Content> {
     match Fault::parse_list(text) {
@@ -47,18 +60,32 @@ fn fault(entra: &entra::State, text: &str) -> Response<Content> {
 }
 
 fn revoke(entra: &entra::State, query: &str) -> Response<Content> {
-    let value = |name: &str| {
-        form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-    };
-    let all = match value("what").as_deref() {
+    let all = match parameter(query, "what").as_deref() {
         None | Some("all") => true,
         Some("access") => false,
         Some(_) => return say(StatusCode::BAD_REQUEST, &json!({ "error": "what is all or access" })),
     };
-    match value("user") {
+    match parameter(query, "user") {
         Some(user) if entra.revoke(&user, all) => say(StatusCode::OK, &json!({ "revoked": user })),
         _ => say(StatusCode::NOT_FOUND, &json!({ "error": "no such user" })),
     }
+}
+
+fn demand(entra: &entra::State, query: &str, claims: &str) -> Response<Content> {
+    if claims.trim().is_empty() {
+        entra.demands.clear();
+        return say(StatusCode::OK, &json!({}));
+    }
+    let (user, prefix) = (parameter(query, "user"), parameter(query, "prefix").unwrap_or_else(|| "/".to_owned()));
+    if entra.demands.push(user.as_deref(), &prefix, claims) {
+        say(StatusCode::OK, &json!({ "demanded": prefix }))
+    } else {
+        say(StatusCode::BAD_REQUEST, &json!({ "error": "the claims are no JSON object" }))
+    }
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
 fn say(status: StatusCode, body: &Value) -> Response<Content> {

@@ -4,11 +4,12 @@
 //! (`Fault`). They are no reference for security: keys are published, pages sign anybody in. They listen where they are told,
 //! on the loopback interface by default, and call nobody.
 
+mod asked;
 mod content;
 mod control;
+mod demand;
 pub mod entra;
 mod fault;
-mod fault_text;
 pub mod graph;
 mod random;
 mod record;
@@ -21,15 +22,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use url::Url;
+
 use crate::clock::Clock;
 use crate::tasks::Tasks;
 
-pub use entra::{Entra, EntraOptions, Grant, TokenRequest};
-pub use fault::{Denial, Effect, Fault, Faults, Flaw, Gate, Place, TokenFault};
-pub use fault_text::FaultTextError;
+pub use asked::AskedClaims;
+pub use entra::{Assertion, ClientAuth, Entra, EntraOptions, Grant, IdentityRequest, IdentitySource, TokenRequest};
+pub use fault::{
+    ChallengeShape, Denial, EFFECTS, Effect, Fault, FaultTextError, Faults, Flaw, Gate, Place, TokenFault,
+};
 pub use graph::{Graph, GraphOptions, Leak, Seen};
 pub use tokens::{AccessToken, RefreshState, RefreshToken, Rotation, Tokens};
-pub use user::User;
+pub use user::{APP, User};
 
 /// How the sandbox is set up.
 #[derive(Clone, Debug)]
@@ -41,6 +46,12 @@ pub struct Options {
     pub token_life: Duration,
     /// `None`: a public client.
     pub client_secret: Option<String>,
+    /// The certificate (PEM) that client assertions are checked with; see `EntraOptions`.
+    pub client_certificate: Option<String>,
+    /// How clients reach Entra, when that is not its address.
+    pub entra_origin: Option<Url>,
+    /// See `EntraOptions`.
+    pub loop_limit: Option<u32>,
     pub graph: GraphOptions,
     pub faults: Vec<Fault>,
 }
@@ -54,6 +65,9 @@ impl Default for Options {
             rotation: entra.rotation,
             token_life: entra.token_life,
             client_secret: entra.client_secret,
+            client_certificate: entra.client_certificate,
+            entra_origin: entra.origin,
+            loop_limit: entra.loop_limit,
             graph: GraphOptions::default(),
             faults: Vec::new(),
         }
@@ -79,7 +93,10 @@ impl Sandbox {
             users: User::numbered(options.users, &defaults.domain),
             rotation: options.rotation,
             token_life: options.token_life,
-            client_secret: options.client_secret.clone(),
+            client_secret: options.client_secret,
+            client_certificate: options.client_certificate,
+            origin: options.entra_origin,
+            loop_limit: options.loop_limit,
             ..defaults
         };
         let entra = Entra::start(listen(2)?, entra_options, clock.clone(), tasks.clone())?;
@@ -97,6 +114,11 @@ impl Sandbox {
     /// Signs a user in without a browser. `None`: no such user.
     pub fn grant(&self, user: &str) -> Option<Grant> {
         self.entra.grant(user, entra::DEFAULT_SCOPE)
+    }
+
+    /// What a caller hands over to act on behalf of this user; see `Entra`.
+    pub fn assertion(&self, user: &str) -> String {
+        self.entra.assertion(user)
     }
 }
 

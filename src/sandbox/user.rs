@@ -10,6 +10,9 @@ pub struct User {
     pub mail: String,
 }
 
+/// Stands for the application itself wherever an alias stands: in records, faults, demands and revocations.
+pub const APP: &str = "app";
+
 impl User {
     /// The first `count` users: alice, bob, carol, user004, ..
     pub fn numbered(count: usize, domain: &str) -> Vec<Self> {

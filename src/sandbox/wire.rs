@@ -31,6 +31,8 @@ pub(super) enum Reply {
     Answer(Response<Content>),
     /// The connection is closed without an answer.
     Close,
+    /// Closed, and the server is down for so long, on the system's time.
+    Down(Duration),
     /// These bytes instead of an answer, then the connection is closed.
     Raw(Bytes),
 }
@@ -136,49 +138,68 @@ impl Server {
 
     fn connected(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(stop) = locked(&self.running).as_ref().map(|running| running.connections.clone()) else { return };
-        let service = Arc::clone(&self.service);
+        let server = self.clone();
         self.tasks.spawn_forever(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = converse(stream, peer, service) => {}
+                () = server.converse(stream, peer) => {}
             }
         });
+    }
+
+    /// Goes down now and comes up again by itself.
+    fn down_for(&self, time: Duration) {
+        let server = self.clone();
+        self.tasks.spawn_forever(async move {
+            server.down().await;
+            tokio::time::sleep(time).await;
+            if let Err(error) = server.up() {
+                tracing::error!(%error, "the sandbox can't listen again");
+            }
+        });
+    }
+
+    /// Answers the requests of one connection until it ends.
+    async fn converse(&self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are small and complete: waiting for more to send only delays them.
+        let _ = stream.set_nodelay(true);
+        let raw = Arc::new(OnceLock::new());
+        let wire = Wire { stream, raw: Arc::clone(&raw), sent: 0 };
+        let respond = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            let answer = (self.service)(request);
+            let server = self.clone();
+            let raw = Arc::clone(&raw);
+            async move {
+                match answer.await {
+                    Reply::Answer(response) => Ok(response),
+                    Reply::Close => Err(ClosedOnPurpose),
+                    Reply::Down(time) => {
+                        server.down_for(time);
+                        Err(ClosedOnPurpose)
+                    }
+                    Reply::Raw(bytes) => {
+                        let _ = raw.set(bytes);
+                        let mut response = Response::new(Content::empty());
+                        response
+                            .headers_mut()
+                            .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+                        Ok(response)
+                    }
+                }
+            }
+        });
+        // An error here is the end of this connection and nothing more: broken clients and closing on purpose are daily bread.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(wire), respond)
+            .await;
     }
 }
 
 /// The body of a request, `None` if it is longer than `limit` or breaks off.
 pub(super) async fn whole(body: Incoming, limit: usize) -> Option<Bytes> {
     Limited::new(body, limit).collect().await.ok().map(http_body_util::Collected::to_bytes)
-}
-
-/// Answers the requests of one connection until it ends.
-async fn converse(stream: TcpStream, peer: SocketAddr, service: Service) {
-    // Answers are small and complete: waiting for more to send only delays them.
-    let _ = stream.set_nodelay(true);
-    let raw = Arc::new(OnceLock::new());
-    let wire = Wire { stream, raw: Arc::clone(&raw), sent: 0 };
-    let respond = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        let answer = service(request);
-        let raw = Arc::clone(&raw);
-        async move {
-            match answer.await {
-                Reply::Answer(response) => Ok(response),
-                Reply::Close => Err(ClosedOnPurpose),
-                Reply::Raw(bytes) => {
-                    let _ = raw.set(bytes);
-                    let mut response = Response::new(Content::empty());
-                    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
-                    Ok(response)
-                }
-            }
-        }
-    });
-    // An error here is the end of this connection and nothing more: broken clients and closing on purpose are daily bread.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(wire), respond)
-        .await;
 }
 
 #[derive(Debug, thiserror::Error)]

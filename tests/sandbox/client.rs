@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::sandbox::{Entra, EntraOptions, Graph, GraphOptions, Options, Sandbox};
 use bearerd::tasks::{self, Tasks};
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -132,4 +135,24 @@ pub fn here() -> Tasks {
 /// Fails a test that would otherwise hang.
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work).await.expect("it happens soon")
+}
+
+/// Header and claims of a token whose signature one of the published keys proves.
+pub async fn verified(entra: &Entra, id_token: &str) -> Result<(Value, Value), &'static str> {
+    let target = format!("/{}/discovery/v2.0/keys", entra.options().tenant);
+    let keys = get(entra.address(), &target).await.json();
+    let (input, signature) = id_token.rsplit_once('.').ok_or("shape")?;
+    let (header, claims) = input.split_once('.').ok_or("shape")?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+    let header: Value = serde_json::from_slice(&decode(header).ok_or("shape")?).map_err(|_| "shape")?;
+    let claims: Value = serde_json::from_slice(&decode(claims).ok_or("shape")?).map_err(|_| "shape")?;
+    let key = keys["keys"].as_array().unwrap().iter().find(|key| key["kid"] == header["kid"]).ok_or("kid")?;
+    if key["issuer"] != claims["iss"] {
+        return Err("issuer of the key");
+    }
+    let part = |name: &str| decode(key[name].as_str().unwrap()).unwrap();
+    RsaPublicKeyComponents { n: part("n"), e: part("e") }
+        .verify(&RSA_PKCS1_2048_8192_SHA256, input.as_bytes(), &decode(signature).unwrap())
+        .map_err(|_| "signature")?;
+    Ok((header, claims))
 }

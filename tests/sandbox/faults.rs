@@ -246,3 +246,146 @@ async fn the_options_reach_the_servers() {
     let oids: std::collections::HashSet<_> = sandbox.entra.options().users.iter().map(|user| &user.oid).collect();
     assert_eq!(oids.len(), 1000);
 }
+
+/// What is typed is what happens: a fault's text, and what the client reads at the token endpoint.
+#[tokio::test]
+async fn faults_of_the_token_endpoint_as_typed() {
+    let (sandbox, _) = sandbox();
+    let grant = sandbox.grant("alice").unwrap();
+    let after = |text: &str| {
+        sandbox.faults().push(Fault::parse(text).unwrap());
+        refresh(&sandbox.entra, &grant.refresh_token)
+    };
+    for (text, retry_after) in [
+        ("token:429", ""),
+        ("token:429=30", "30"),
+        ("token:429=0.249", "0.249"),
+        ("token:429=30+120", "30,120"),
+        ("token:429=soon", "soon"),
+        ("token:503=date+30", "Fri, 15 Jan 2027 08:00:30 GMT"),
+        ("token:503=date-30", "Fri, 15 Jan 2027 07:59:30 GMT"),
+        ("token:90055=60", "60"),
+    ] {
+        let reply = after(text).await;
+        assert_eq!(reply.header("retry-after"), retry_after, "{text}");
+        assert!(reply.status == 429 || reply.status == 503, "{text}");
+    }
+    for (text, error, suberror, code) in [
+        ("token:invalid_grant", "invalid_grant", json!("bad_token"), json!(50173)),
+        ("token:50076/additional_action", "invalid_grant", json!("additional_action"), json!(50076)),
+        ("token:error=invalid_grant/client_mismatch", "invalid_grant", json!("client_mismatch"), json!(null)),
+        ("token:error=invalid_client", "invalid_client", json!(null), json!(null)),
+        ("token:error=never_heard_of", "never_heard_of", json!(null), json!(null)),
+        ("token:123456", "invalid_grant", json!(null), json!(123_456)),
+    ] {
+        let body = after(text).await.json();
+        let said = (&body["error"], &body["suberror"], &body["error_codes"][0]);
+        assert_eq!(said, (&json!(error), &suberror, &code), "{text}");
+    }
+    assert!(after("token:50076=claims").await.json()["claims"].as_str().unwrap().contains("polids"));
+    let page = after("token:html").await;
+    assert!(page.status == 200 && page.body.starts_with(b"<html>"));
+    let broken = after("token:not-json").await;
+    assert_eq!(broken.header("content-type"), "application/json; charset=utf-8");
+    assert!(serde_json::from_slice::<serde_json::Value>(&broken.body).is_err());
+    assert!(after("token:no-expires").await.json()["expires_in"].is_null());
+    assert_eq!(after("token:expires-string").await.json()["expires_in"], "3600");
+    assert_eq!(after("token:slow=1").await.status, 200);
+    for text in ["token:closed", "token:half", "token:garbage", "token:drop-head"] {
+        sandbox.faults().push(Fault::parse(text).unwrap());
+        assert_eq!(outcome(&sandbox, &grant.refresh_token).await, None, "{text}");
+    }
+    assert_eq!(sandbox.faults().waiting(), 0);
+}
+
+/// Every row of the table of errors, by its number.
+#[tokio::test]
+async fn every_error_by_its_number() {
+    let (sandbox, _) = sandbox();
+    let grant = sandbox.grant("alice").unwrap();
+    let table = bearerd::sandbox::entra::aadsts_table();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(2).map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    assert!(rows.len() > 80);
+    for row in rows {
+        let [code, status, error, suberror] = row[..] else { panic!("{row:?}") };
+        sandbox.faults().push(Fault::parse(&format!("token:{code}")).unwrap());
+        let reply = refresh(&sandbox.entra, &grant.refresh_token).await;
+        let body = reply.json();
+        assert_eq!((reply.status.as_str(), body["error"].as_str()), (status, Some(error)), "{code}");
+        assert_eq!(body["suberror"].as_str().unwrap_or_default(), suberror, "{code}");
+        assert_eq!(body["error_codes"][0].to_string(), code);
+        assert!(body["error_description"].as_str().unwrap().starts_with(&format!("AADSTS{code}: ")));
+        assert_eq!(sandbox.entra.token_requests().pop().unwrap().outcome, format!("{status} {error} {code}"));
+    }
+    assert_eq!(sandbox.entra.refresh_token(&grant.refresh_token).unwrap().redeemed, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_goes_down_when_it_is_asked() {
+    let (sandbox, _) = sandbox();
+    let grant = sandbox.grant("alice").unwrap();
+    sandbox.faults().push(Fault::parse("token:down=3600000").unwrap());
+    assert_eq!(outcome(&sandbox, &grant.refresh_token).await, None);
+    soon(async {
+        while tokio::net::TcpStream::connect(sandbox.entra.address()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(graph(&sandbox.graph, &grant.access_token, "GET", "/v1.0/me", "").await.status, 200, "Graph is up");
+    sandbox.entra.up().unwrap();
+    assert_eq!(outcome(&sandbox, &grant.refresh_token).await, Some(200));
+    sandbox.faults().push(Fault::parse("graph:down=1").unwrap());
+    assert!(try_graph(&sandbox.graph, &grant.access_token, "GET", "/v1.0/me", "").await.is_err());
+    soon(async {
+        // Down is only seen now and then; up again for sure.
+        while tokio::net::TcpStream::connect(sandbox.graph.address()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn faults_of_keys_as_typed() {
+    let (sandbox, _) = sandbox();
+    let grant = sandbox.grant("alice").unwrap();
+    let keys = async || {
+        let body = get(sandbox.entra.address(), "/common/discovery/v2.0/keys").await.json();
+        body["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = keys().await;
+    let push = |text: &str| sandbox.faults().push(Fault::parse(text).unwrap());
+    push("keys:only=first");
+    push("keys:only=none");
+    let first = keys().await;
+    assert_eq!((all.len(), first.len()), (3, 1));
+    push("token:sign-with=second");
+    let body = refresh(&sandbox.entra, &grant.refresh_token).await.json();
+    let unknown = client::verified(&sandbox.entra, body["id_token"].as_str().unwrap()).await.unwrap().0["kid"].clone();
+    assert!(unknown != first[0].as_str() && all.iter().any(|kid| unknown == kid.as_str()));
+    push("token:id-token=unknown-key");
+    let body = refresh(&sandbox.entra, &grant.refresh_token).await.json();
+    assert_eq!(client::verified(&sandbox.entra, body["id_token"].as_str().unwrap()).await.unwrap_err(), "kid");
+}
+
+#[tokio::test]
+async fn faults_of_graph_as_typed() {
+    use base64::Engine as _;
+    let (sandbox, _) = sandbox();
+    let token = sandbox.grant("alice").unwrap().access_token;
+    let after = |text: &str| {
+        Fault::parse_list(text).unwrap().into_iter().for_each(|fault| sandbox.faults().push(fault));
+        graph(&sandbox.graph, &token, "GET", "/v1.0/me", "")
+    };
+    let limited = after("graph:429=date+60").await;
+    assert_eq!((limited.status.as_u16(), limited.header("retry-after")), (429, "Fri, 15 Jan 2027 08:01:00 GMT"));
+    assert!(after("graph:claims").await.header("www-authenticate").contains("insufficient_claims"));
+    let wanted = r#"{"access_token":{"acrs":{"essential":true,"value":"c7"}}}"#;
+    let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(wanted);
+    let challenged = after(&format!("graph:claims={encoded},graph:challenge=raw")).await;
+    assert!(challenged.header("www-authenticate").replace('\\', "").contains(wanted));
+    assert_eq!(after("graph:claims,graph:challenge=403").await.status, 403);
+    assert_eq!(after("graph/v1.0/users:500,graph/v1.0/me:504").await.status, 504);
+}

@@ -50,10 +50,14 @@ pub(super) fn redirect(location: &str) -> Response<Content> {
 pub(super) fn any(status: u16, headers: &[(String, String)], body: &str) -> Response<Content> {
     let mut response = Response::new(Content::from(Bytes::from(body.to_owned())));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    add(&mut response, headers);
+    response
+}
+
+pub(super) fn add(response: &mut Response<Content>, headers: &[(String, String)]) {
     for (name, value) in headers {
         append(response.headers_mut(), name, value);
     }
-    response
 }
 
 fn with_type(status: u16, media_type: &'static str, body: String) -> Response<Content> {

@@ -9,8 +9,9 @@ use url::Url;
 
 use super::form::Form;
 use super::scope::Scope;
-use super::{State, answers, errors, pages};
+use super::{State, answers, errors, grants, pages};
 use crate::clock::Timestamp;
+use crate::sandbox::asked::AskedClaims;
 use crate::sandbox::content::Content;
 use crate::sandbox::fault::{Effect, Place, TokenFault};
 use crate::sandbox::user::User;
@@ -33,7 +34,7 @@ pub(super) struct Code {
     pub challenge: Option<Challenge>,
     pub nonce: Option<String>,
     pub scope: Scope,
-    pub claims: Option<String>,
+    pub claims: AskedClaims,
     pub expires_at: Timestamp,
     pub used: bool,
 }
@@ -68,7 +69,7 @@ pub(super) async fn answer(state: &State, tenant: &str, query: &str, body: &[u8]
         },
         _ => visit(state, tenant, &form, &clicked),
     };
-    effects.finish(response).await
+    effects.finish(&state.clock, response).await
 }
 
 pub(super) fn logout(query: &str) -> Response<Content> {
@@ -164,7 +165,7 @@ impl Back {
             challenge,
             nonce: form.value("nonce").map(str::to_owned),
             scope,
-            claims: form.value("claims").map(str::to_owned),
+            claims: form.value("claims").and_then(AskedClaims::parse).unwrap_or_default(),
             expires_at: now.plus(CODE_LIFE),
             used: false,
         };
@@ -198,7 +199,7 @@ pub(super) fn redeem(
     verifier: Option<&str>,
 ) -> Result<Redeemed, TokenFault> {
     let mut codes = locked(&state.codes);
-    let code = codes.get_mut(text).ok_or_else(|| TokenFault::aadsts(9_002_313))?;
+    let code = codes.get_mut(text).ok_or_else(grants::undecodable)?;
     if code.used {
         return Err(TokenFault::aadsts(54005));
     }
@@ -233,7 +234,7 @@ pub(super) struct Redeemed {
     pub user: Arc<str>,
     pub nonce: Option<String>,
     pub scope: Scope,
-    pub claims: Option<String>,
+    pub claims: AskedClaims,
 }
 
 impl Challenge {

@@ -37,8 +37,10 @@ enum Decision {
 pub(super) async fn start(state: &State, tenant: &str, headers: &HeaderMap, body: &[u8]) -> Reply {
     let effects = state.faults.take(None, true, |place| *place == Place::DeviceCode);
     effects.wait().await;
+    if let Some(reply) = effects.refused() {
+        return reply;
+    }
     let response = match &effects.end {
-        Some(Effect::DropBefore) => return Reply::Close,
         Some(Effect::Http { status, headers, body }) => answers::any(*status, headers, body),
         Some(Effect::Error(fault)) => errors::answer(state, fault),
         _ => match begin(state, tenant, headers, &Form::parse(body)) {
@@ -46,7 +48,7 @@ pub(super) async fn start(state: &State, tenant: &str, headers: &HeaderMap, body
             Err(fault) => errors::answer(state, &fault),
         },
     };
-    effects.finish(response).await
+    effects.finish(&state.clock, response).await
 }
 
 /// The page: GET with the form, or decided at once by `user_code` and `bearerd_user`; POST decides.
@@ -119,7 +121,7 @@ pub(super) fn poll(state: &State, code: &str, tenant: &str) -> Result<(Arc<str>,
 fn begin(state: &State, tenant: &str, headers: &HeaderMap, form: &Form) -> Result<Response<Content>, TokenFault> {
     // Only the id is asked for here; a credential that comes along is not looked at.
     if form.value("client_id") != Some(&state.options.client_id) {
-        client::check(state, headers, form)?;
+        client::check(state, headers, form).1?;
     }
     let scope = Scope::parse(form.value("scope").ok_or_else(|| TokenFault::aadsts(900_144))?, false)?;
     let (code, user_code) = (random::text(256), random::typed(9));

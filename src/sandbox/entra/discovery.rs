@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{CLOUD_INSTANCE, CONSUMER_TENANT, State, answers, errors};
 use crate::sandbox::content::Content;
-use crate::sandbox::fault::{Effect, Place};
+use crate::sandbox::fault::{Effect, Effects, Place};
 use crate::sandbox::wire::Reply;
 
 pub(super) async fn document(state: &State, tenant: &str) -> Reply {
@@ -48,7 +48,8 @@ pub(super) async fn document(state: &State, tenant: &str) -> Reply {
     );
     let keep = HeaderValue::from_static("max-age=86400, private");
     response.headers_mut().insert(header::CACHE_CONTROL, keep);
-    spoil(state, &Place::Discovery, response).await
+    let effects = state.faults.take(None, true, |place| *place == Place::Discovery);
+    spoil(state, &effects, response).await
 }
 
 pub(super) async fn keys(state: &State, tenant: &str) -> Reply {
@@ -58,17 +59,22 @@ pub(super) async fn keys(state: &State, tenant: &str) -> Reply {
         "common" | "organizations" => state.issuer("{tenantid}"),
         _ => state.issuer(&state.options.tenant),
     };
-    spoil(state, &Place::Keys, answers::json(200, &state.keys.jwks(&issuer, &consumers))).await
+    let effects = state.faults.take(None, true, |place| *place == Place::Keys);
+    let only = effects.colours.iter().find_map(|effect| match effect {
+        Effect::OnlyKeys(names) => Some(names.as_slice()),
+        _ => None,
+    });
+    let response = answers::json(200, &state.keys.jwks(only, &issuer, &consumers));
+    spoil(state, &effects, response).await
 }
 
 /// An answer that no user stands behind, with the faults of its place.
-async fn spoil(state: &State, place: &Place, response: Response<Content>) -> Reply {
-    let effects = state.faults.take(None, true, |fault| fault == place);
+async fn spoil(state: &State, effects: &Effects, response: Response<Content>) -> Reply {
     effects.wait().await;
     let response = match &effects.end {
         Some(Effect::Http { status, headers, body }) => answers::any(*status, headers, body),
         Some(Effect::Error(fault)) => errors::answer(state, fault),
         _ => response,
     };
-    effects.finish(response).await
+    effects.finish(&state.clock, response).await
 }

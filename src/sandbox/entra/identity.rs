@@ -1,83 +1,22 @@
-//! Identity tokens as Entra v2.0 makes them, and with one rule broken on demand.
+//! What Entra v2.0 says about a user: identity tokens, and access tokens whose audience is the application itself.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::keys::{self, KeyName};
-use super::{CONSUMER_TENANT, State};
+use super::{State, jwt};
+use crate::sandbox::asked::AskedClaims;
 use crate::sandbox::fault::Flaw;
 use crate::sandbox::random;
-use crate::sandbox::user::User;
+use crate::sandbox::user::{APP, User};
 
 const LIFE: i64 = 3600;
 
 /// A signed identity token for `user`.
 pub(super) fn token(state: &State, user: &User, scope: &str, nonce: Option<&str>, flaw: Option<Flaw>) -> String {
-    let user = match flaw {
-        Some(Flaw::OtherUser) => state.users.iter().find(|other| other.oid != user.oid).unwrap_or(user),
-        _ => user,
-    };
-    let mut claims = claims(state, user, scope, nonce);
-    let key = match flaw {
-        Some(Flaw::ConsumerKey) => keys::key(KeyName::Consumer),
-        _ => state.keys.signing(),
-    };
-    let mut header = json!({ "typ": "JWT", "alg": "RS256", "kid": key.kid });
-    match flaw {
-        None | Some(Flaw::Signature | Flaw::ConsumerKey | Flaw::OtherUser) => {}
-        Some(Flaw::NotAToken) => return "not.a.token".to_owned(),
-        Some(Flaw::Issuer) => claims["iss"] = json!(format!("https://issuer.example/{}/v2.0", state.options.tenant)),
-        Some(Flaw::Audience) => claims["aud"] = json!(random::guid()),
-        Some(Flaw::Expired) => {
-            let now = state.clock.now().secs();
-            claims["iat"] = json!(now - 2 * LIFE);
-            claims["nbf"] = json!(now - 2 * LIFE);
-            claims["exp"] = json!(now - LIFE);
-        }
-        Some(Flaw::NotYetValid) => claims["nbf"] = json!(state.clock.now().secs() + LIFE / 2),
-        Some(Flaw::NoNonce) => drop(claims.as_object_mut().and_then(|claims| claims.remove("nonce"))),
-        Some(Flaw::WrongNonce) => claims["nonce"] = json!(random::text(22)),
-        Some(Flaw::Tenant) => claims["tid"] = json!(CONSUMER_TENANT),
-        Some(Flaw::NoSubject) => drop(claims.as_object_mut().and_then(|claims| claims.remove("sub"))),
-        Some(Flaw::NoObjectId) => drop(claims.as_object_mut().and_then(|claims| claims.remove("oid"))),
-        Some(Flaw::UnknownKey) => header["kid"] = json!(random::text(27)),
-        Some(Flaw::NoKeyId) => drop(header.as_object_mut().and_then(|header| header.remove("kid"))),
-        Some(Flaw::AlgorithmNone) => header["alg"] = json!("none"),
-        Some(Flaw::AlgorithmHmac) => header["alg"] = json!("HS256"),
-    }
-    let input = format!("{}.{}", encode(&header), encode(&claims));
-    let signature = match flaw {
-        Some(Flaw::AlgorithmNone) => String::new(),
-        Some(Flaw::AlgorithmHmac) => {
-            let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.modulus().as_bytes());
-            URL_SAFE_NO_PAD.encode(ring::hmac::sign(&secret, input.as_bytes()))
-        }
-        Some(Flaw::Signature) => key.sign(&format!("{input}.")),
-        _ => key.sign(&input),
-    };
-    format!("{input}.{signature}")
-}
-
-/// The `client_info` of a token answer.
-pub(super) fn client_info(state: &State, user: &User) -> String {
-    encode(&json!({ "uid": user.oid, "utid": state.options.tenant }))
-}
-
-fn claims(state: &State, user: &User, scope: &str, nonce: Option<&str>) -> Value {
-    let now = state.clock.now().secs();
-    let mut claims = json!({
-        "aud": state.options.client_id,
-        "iss": state.issuer(&state.options.tenant),
-        "iat": now,
-        "nbf": now,
-        "exp": now + LIFE + 300,
-        "sub": pairwise(&state.options.client_id, &user.oid),
-        "tid": state.options.tenant,
-        "uti": random::text(22),
-        "ver": "2.0",
-    });
+    let user = jwt::subject(state, user, flaw);
+    let mut claims = common(state, user, LIFE + 300);
     let asked = |name| scope.split(' ').any(|word| word == name);
     if asked("profile") {
         claims["oid"] = json!(user.oid);
@@ -90,14 +29,63 @@ fn claims(state: &State, user: &User, scope: &str, nonce: Option<&str>) -> Value
     if let Some(nonce) = nonce {
         claims["nonce"] = json!(nonce);
     }
-    claims
+    jwt::signed(state, claims, flaw)
+}
+
+/// An access token for the application itself: what a middle tier gets from its callers.
+pub(super) fn access_token(
+    state: &State,
+    user: &User,
+    scope: &str,
+    minted: &AskedClaims,
+    life: i64,
+    flaw: Option<Flaw>,
+) -> String {
+    let user = jwt::subject(state, user, flaw);
+    let mut claims = common(state, user, life);
+    claims["azp"] = json!(state.options.client_id);
+    claims["azpacr"] = json!("1");
+    claims["oid"] = json!(user.oid);
+    if user.alias == APP {
+        claims["sub"] = json!(user.oid);
+        claims["idtyp"] = json!("app");
+        claims["roles"] = json!(["access_as_application"]);
+    } else {
+        let permission = |word| str::rsplit_once(word, '/').map_or(word, |(_, permission)| permission);
+        claims["scp"] = json!(scope.split(' ').map(permission).collect::<Vec<_>>().join(" "));
+        claims["name"] = json!(user.name);
+        claims["preferred_username"] = json!(user.mail);
+    }
+    if minted.cp1() {
+        claims["xms_cc"] = json!(["cp1"]);
+    }
+    if !minted.contexts().is_empty() {
+        claims["acrs"] = json!(minted.contexts());
+    }
+    jwt::signed(state, claims, flaw)
+}
+
+/// The `client_info` of a token answer.
+pub(super) fn client_info(state: &State, user: &User) -> String {
+    jwt::encode(&json!({ "uid": user.oid, "utid": state.options.tenant }))
+}
+
+fn common(state: &State, user: &User, life: i64) -> Value {
+    let now = state.clock.now().secs();
+    json!({
+        "aud": state.options.client_id,
+        "iss": state.issuer(&state.options.tenant),
+        "iat": now,
+        "nbf": now,
+        "exp": now + life,
+        "sub": pairwise(&state.options.client_id, &user.oid),
+        "tid": state.options.tenant,
+        "uti": random::text(22),
+        "ver": "2.0",
+    })
 }
 
 /// The subject differs per application and never changes.
 fn pairwise(client: &str, oid: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{client}/{oid}")))
-}
-
-fn encode(value: &Value) -> String {
-    URL_SAFE_NO_PAD.encode(value.to_string())
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -58,22 +58,27 @@ impl Keyring {
         locked(&self.0).signing = name;
     }
 
+    /// Whether a key of the tenant made this signature.
+    pub fn made(input: &[u8], signature: &[u8]) -> bool {
+        [KeyName::First, KeyName::Second].iter().any(|name| key(*name).made(input, signature))
+    }
+
     pub fn publish(&self, names: &[KeyName]) {
         locked(&self.0).published = names.to_vec();
     }
 
-    /// The JWKS; each key says whose tokens it may sign: `tenant` for the tenant's, `consumers` for personal accounts'.
-    pub fn jwks(&self, tenant: &str, consumers: &str) -> Value {
-        let published = locked(&self.0).published.clone();
+    /// The JWKS, of the published keys or of `only` these; each key says whose tokens it may sign: `tenant` for the tenant's,
+    /// `consumers` for personal accounts'.
+    pub fn jwks(&self, only: Option<&[KeyName]>, tenant: &str, consumers: &str) -> Value {
+        let published = only.map_or_else(|| locked(&self.0).published.clone(), <[KeyName]>::to_vec);
         let keys: Vec<Value> = published
             .into_iter()
             .map(|name| {
                 let issuer = if name == KeyName::Consumer { consumers } else { tenant };
-                let SigningKey { kid, modulus, exponent, .. } = key(name);
-                json!({
-                    "kty": "RSA", "use": "sig", "kid": kid, "x5t": kid, "n": modulus, "e": exponent, "issuer": issuer,
-                    "cloud_instance_name": super::CLOUD_INSTANCE,
-                })
+                let mut entry = key(name).public();
+                entry["issuer"] = json!(issuer);
+                entry["cloud_instance_name"] = json!(super::CLOUD_INSTANCE);
+                entry
             })
             .collect();
         json!({ "keys": keys })
@@ -100,6 +105,18 @@ impl SigningKey {
     /// What a careless verifier would take for an HMAC secret.
     pub fn modulus(&self) -> &str {
         &self.modulus
+    }
+
+    /// As JWK.
+    pub fn public(&self) -> Value {
+        let Self { kid, modulus, exponent, .. } = self;
+        json!({ "kty": "RSA", "use": "sig", "kid": kid, "x5t": kid, "n": modulus, "e": exponent })
+    }
+
+    /// Whether it made this RS256 signature.
+    pub fn made(&self, input: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, self.pair.public().as_ref());
+        key.verify(input, signature).is_ok()
     }
 
     /// RS256 over `input`, base64url.

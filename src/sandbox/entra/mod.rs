@@ -2,15 +2,21 @@
 //!
 //! The shapes are Entra's where a client can see them. What it was asked is on record; what goes wrong is data (`faults`).
 
+mod aadsts;
 mod answers;
 mod authorize;
 mod client;
 mod device;
 mod discovery;
 mod errors;
+mod federation;
 mod form;
+mod grants;
 mod identity;
+mod jwt;
 mod keys;
+mod managed;
+mod options;
 mod pages;
 mod scope;
 mod token;
@@ -20,24 +26,31 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
 use serde_json::json;
 use url::Url;
 
+use super::asked::AskedClaims;
 use super::control;
+use super::demand::Demands;
 use super::fault::{Faults, TokenFault};
+use super::random;
 use super::record::Records;
-use super::tokens::{Policy, RefreshToken, Rotation, Tokens};
-use super::user::User;
+use super::tokens::{Policy, RefreshToken, Tokens};
+use super::user::{APP, User};
 use super::wire::{self, Reply, Server};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::tasks::Tasks;
 
+pub use aadsts::markdown as aadsts_table;
 pub use authorize::AuthorizeRequest;
+pub use client::ClientAuth;
+pub use federation::{CLUSTER_ISSUER, CLUSTER_SUBJECT, EXCHANGE_AUDIENCE};
 pub use keys::KeyName;
+pub use managed::{CLIENT_ID as MANAGED_IDENTITY, IDENTITY_HEADER, IdentityRequest, IdentitySource};
+pub use options::{Assertion, EntraOptions, Grant};
 pub use scope::DEFAULT as DEFAULT_SCOPE;
 pub use token::TokenRequest;
 
@@ -45,63 +58,6 @@ pub use token::TokenRequest;
 const CONSUMER_TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 const CLOUD_INSTANCE: &str = "microsoftonline.com";
 const LARGEST_BODY: usize = 1 << 20;
-
-/// The tenant, its application and its people.
-#[derive(Clone, Debug)]
-pub struct EntraOptions {
-    /// A GUID.
-    pub tenant: String,
-    pub domain: String,
-    pub client_id: String,
-    /// `None` and no certificate: a public client, which must not present a credential.
-    pub client_secret: Option<String>,
-    /// The certificate (PEM) that client assertions are checked with. `None`: any well-formed assertion of the client will do.
-    pub client_certificate: Option<String>,
-    pub users: Vec<User>,
-    pub rotation: Rotation,
-    pub token_life: Duration,
-    pub refresh_token_life: Duration,
-    /// How often a device may ask.
-    pub device_interval: Duration,
-    /// Every token answer takes so long, on the system's time.
-    pub delay: Duration,
-    /// How clients reach it, when that is not its address.
-    pub origin: Option<Url>,
-}
-
-impl Default for EntraOptions {
-    fn default() -> Self {
-        let domain = "contoso.example".to_owned();
-        Self {
-            tenant: "72f988bf-5a4d-4c5e-9d3b-7a1f6c2e8b90".to_owned(),
-            users: User::numbered(2, &domain),
-            domain,
-            client_id: "4ea7c8e1-0f5b-4d6e-8a35-6d1f0c9b7a42".to_owned(),
-            client_secret: Some("sandbox-client-secret".to_owned()),
-            client_certificate: None,
-            rotation: Rotation::Tolerant,
-            token_life: Duration::from_hours(1),
-            refresh_token_life: Duration::from_hours(90 * 24),
-            device_interval: Duration::from_secs(5),
-            delay: Duration::ZERO,
-            origin: None,
-        }
-    }
-}
-
-/// The tokens of a sign-in that needed no browser.
-#[derive(Clone)]
-pub struct Grant {
-    /// The alias.
-    pub user: String,
-    pub tenant: String,
-    pub oid: String,
-    pub refresh_token: String,
-    pub access_token: String,
-    pub scope: String,
-    pub expires_in: Duration,
-    pub expires_at: Timestamp,
-}
 
 /// The running server; clones are the same one.
 #[derive(Clone)]
@@ -116,8 +72,11 @@ pub(super) struct State {
     origin: String,
     users: Vec<User>,
     by_alias: HashMap<String, usize>,
+    /// The application as one that acts in its own name.
+    app: User,
     pub tokens: Tokens,
     pub faults: Faults,
+    pub demands: Demands,
     clock: Clock,
     keys: keys::Keyring,
     codes: Mutex<HashMap<String, authorize::Code>>,
@@ -126,6 +85,7 @@ pub(super) struct State {
     assertions: Mutex<HashSet<String>>,
     requests: Records<TokenRequest>,
     authorizations: Records<AuthorizeRequest>,
+    identity_requests: Records<IdentityRequest>,
     discovery_fetches: AtomicU64,
     jwks_fetches: AtomicU64,
 }
@@ -142,8 +102,15 @@ impl Entra {
             users: options.users.clone(),
             by_alias: options.users.iter().enumerate().map(|(index, user)| (user.alias.clone(), index)).collect(),
             options,
+            app: User {
+                alias: APP.to_owned(),
+                oid: managed::OBJECT_ID.to_owned(),
+                name: "Sandbox application".to_owned(),
+                mail: String::new(),
+            },
             tokens: Tokens::default(),
             faults: Faults::default(),
+            demands: Demands::default(),
             clock,
             keys: keys::Keyring::default(),
             codes: Mutex::default(),
@@ -151,6 +118,7 @@ impl Entra {
             assertions: Mutex::default(),
             requests: Records::default(),
             authorizations: Records::default(),
+            identity_requests: Records::default(),
             discovery_fetches: AtomicU64::new(0),
             jwks_fetches: AtomicU64::new(0),
         });
@@ -197,6 +165,33 @@ impl Entra {
         token::grant(&self.state, user, scope)
     }
 
+    /// A signed access token of this user whose audience is the application: what a caller hands over to act on behalf of.
+    /// Somebody whom the tenant does not know gets one too; nobody can act on their behalf.
+    pub fn assertion(&self, user: &str) -> String {
+        self.assertion_with(user, &Assertion::default())
+    }
+
+    /// The same, otherwise made.
+    pub fn assertion_with(&self, user: &str, assertion: &Assertion) -> String {
+        self.state.assertion(user, assertion)
+    }
+
+    /// A token of a cluster's service account, as it is projected into a file: a client assertion (federated credential).
+    pub fn federated_token(&self) -> String {
+        self.state.federated_token()
+    }
+
+    /// From now on Graph wants, of this user or of everybody, tokens that were minted with these claims (a JSON text) for paths
+    /// (with their version) that start with `prefix`. False: the claims are no JSON object.
+    pub fn demand(&self, user: Option<&str>, prefix: &str, claims: &str) -> bool {
+        self.state.demands.push(user, prefix, claims)
+    }
+
+    /// Ends all demands.
+    pub fn clear_demands(&self) {
+        self.state.demands.clear();
+    }
+
     /// What a user does on the device page. False: no such user or code.
     pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
         device::decide(&self.state, user_code, Some(user))
@@ -230,6 +225,11 @@ impl Entra {
 
     pub fn authorize_requests(&self) -> Vec<AuthorizeRequest> {
         self.state.authorizations.all()
+    }
+
+    /// What the endpoints of managed identities were asked.
+    pub fn identity_requests(&self) -> Vec<IdentityRequest> {
+        self.state.identity_requests.all()
     }
 
     /// What is known of a refresh token: how often it was presented and redeemed, what became of it.
@@ -280,13 +280,16 @@ impl State {
             return Reply::Answer(control::answer(self, verb, &head, &body, records, || self.clear()));
         }
         let path = head.uri.path().to_owned();
+        let query = head.uri.query().unwrap_or_default();
+        if let Some(source) = managed::source(&path).filter(|_| head.method == Method::GET) {
+            return managed::answer(self, source, &head.headers, query).await;
+        }
         let Some((tenant, rest)) = path.trim_start_matches('/').split_once('/') else {
             return Reply::Answer(answers::any(404, &[], ""));
         };
-        if !self.knows(tenant) {
+        if !self.knows(tenant) && (tenant, rest) != ("consumers", "oauth2/v2.0/token") {
             return Reply::Answer(errors::answer(self, &TokenFault::aadsts(90002)));
         }
-        let query = head.uri.query().unwrap_or_default();
         match (&head.method, rest) {
             (&Method::GET, "v2.0/.well-known/openid-configuration") => discovery::document(self, tenant).await,
             (&Method::GET, "discovery/v2.0/keys") => discovery::keys(self, tenant).await,
@@ -316,6 +319,43 @@ impl State {
         self.by_alias.get(alias).map(|index| &self.users[*index])
     }
 
+    /// A user, or the application.
+    pub(super) fn principal(&self, alias: &str) -> Option<&User> {
+        if alias == APP { Some(&self.app) } else { self.user(alias) }
+    }
+
+    /// Whether a resource is the application itself.
+    fn is_own(&self, resource: &str) -> bool {
+        resource.strip_prefix("api://").unwrap_or(resource) == self.options.client_id
+    }
+
+    pub(super) fn assertion(&self, user: &str, assertion: &Assertion) -> String {
+        let stranger = || User {
+            alias: user.to_owned(),
+            oid: random::guid(),
+            name: user.to_owned(),
+            mail: format!("{user}@elsewhere.example"),
+        };
+        let user = self.principal(user).cloned().unwrap_or_else(stranger);
+        let scope = scope::Scope {
+            granted: assertion.scope.as_str().into(),
+            audience: self.options.client_id.as_str().into(),
+            openid: false,
+            offline: false,
+        };
+        let claims = assertion.claims.as_deref().and_then(AskedClaims::parse).unwrap_or_default();
+        let minting = token::Minting { claims, interactive: true, life: assertion.life, flaw: assertion.flaw };
+        token::issue_access(self, &user, &scope, minting).text.to_string()
+    }
+
+    pub(super) fn federated_token(&self) -> String {
+        federation::cluster_token(self, 3600)
+    }
+
+    pub(super) fn identity_requests(&self) -> Vec<IdentityRequest> {
+        self.identity_requests.all()
+    }
+
     /// The user that a hint means: an alias, an address, an object id.
     fn meant(&self, hint: &str) -> Option<&User> {
         self.user(hint).or_else(|| self.users.iter().find(|user| user.is(hint)))
@@ -326,7 +366,7 @@ impl State {
     }
 
     pub(super) fn revoke(&self, user: &str, all: bool) -> bool {
-        let Some(user) = self.user(user) else { return false };
+        let Some(user) = self.principal(user) else { return false };
         self.tokens.revoke_access(&user.alias, self.clock.now());
         if all {
             self.tokens.revoke_refresh(&user.alias);
@@ -337,6 +377,7 @@ impl State {
     fn clear(&self) {
         self.requests.clear();
         self.authorizations.clear();
+        self.identity_requests.clear();
         self.discovery_fetches.store(0, Ordering::Relaxed);
         self.jwks_fetches.store(0, Ordering::Relaxed);
     }

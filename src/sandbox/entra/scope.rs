@@ -27,6 +27,7 @@ impl Scope {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let mut audience = None;
         let mut granted = Vec::new();
+        let mut default = None;
         for word in &words {
             if OPENID.contains(word) {
                 if *word != "offline_access" {
@@ -42,12 +43,15 @@ impl Scope {
                 Some(_) if refresh => continue,
                 Some(_) => return Err(TokenFault::aadsts(700_022)),
             }
-            if permission == ".default" {
+            if permission == ".default" && is_application(resource) {
+                default = Some(format!("{resource}/access_as_user"));
+            } else if permission == ".default" {
                 granted.extend(DEFAULT.split(' ').filter(|word| !OPENID.contains(word)));
             } else {
                 granted.push(word);
             }
         }
+        granted.extend(default.as_deref());
         Ok(Self {
             granted: granted.join(" ").into(),
             audience: audience.unwrap_or(GRAPH).into(),
@@ -55,6 +59,11 @@ impl Scope {
             offline: words.contains(&"offline_access"),
         })
     }
+}
+
+/// `api://GUID` or `GUID`: an application of the tenant, and not Graph by its number.
+fn is_application(resource: &str) -> bool {
+    resource.starts_with("api://") || (!resource.contains("://") && !resource.starts_with("00000003-"))
 }
 
 #[cfg(test)]

@@ -62,14 +62,17 @@ fn one(call: &Call<'_>, request: &Value) -> Answer {
         body => body.to_string().into_bytes(),
     };
     let here = |place: &Place| matches!(place, Place::Graph(prefix) if path.starts_with(prefix.as_str()));
+    if let Some(denial) = bearer::unmet(call.state, call.token, &path) {
+        return bearer::denied(call.state, call.ids, &denial, None, &[]);
+    }
     match call.state.faults().take(Some(&call.user.alias), true, here).end {
-        Some(Effect::Denied(denial)) => return bearer::denied(call.state, call.ids, &denial, None),
+        Some(Effect::Denied(denial)) => return bearer::denied(call.state, call.ids, &denial, None, &[]),
         Some(Effect::GraphError { status, code, message, headers }) => {
             return call.error(status, &code, &message).with_all(&headers);
         }
         _ => {}
     }
-    match Call::new(call.state, call.ids, &method, &path, call.user) {
+    match Call::new(call.state, call.ids, &method, &path, call.token, call.user) {
         Some(inner) if !url.contains("://") => Call { query, headers: &headers, body: &body, ..inner }.answer(),
         _ => call.error(404, "ResourceNotFound", &format!("Resource not found for the segment '{url}'.")),
     }

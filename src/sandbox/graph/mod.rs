@@ -171,6 +171,11 @@ impl Graph {
         self.state.clear();
     }
 
+    /// A standing demand for claims; see `Entra::demand`.
+    pub fn demand(&self, user: Option<&str>, prefix: &str, claims: &str) -> bool {
+        self.state.entra.demand(user, prefix, claims)
+    }
+
     /// Says one event on every open stream of `/v1.0/sse`; how many there were.
     pub fn say(&self, event: &str) -> usize {
         streams::say(&self.state, event)
@@ -208,35 +213,36 @@ impl State {
             return Reply::Answer(control::answer(self.entra.state(), verb, &head, &body, records, || self.clear()));
         }
         let ids = Ids::new(&head.headers, &self.clock);
-        let verdict = bearer::check(self, &head.headers);
+        let verdict = bearer::check(self, &head.headers, head.uri.path());
         let user = verdict.as_ref().map_or_else(|denied| denied.user.clone(), |token| Some(token.user.to_string()));
         let path = head.uri.path();
         let here = |place: &Place| matches!(place, Place::Graph(prefix) if path.starts_with(prefix.as_str()));
         let effects = self.faults().take(user.as_deref(), verdict.is_ok(), here);
         let mut seen = Seen::new(&head, self.clock.now(), user, verdict.as_ref().ok().map(|token| token.id));
-        if matches!(effects.end, Some(Effect::DropBefore)) {
+        if let Some(reply) = effects.refused() {
             self.saw(seen);
-            return Reply::Close;
+            return reply;
         }
+        let shapes = effects.shapes();
         let keep = !path.contains("/echo");
         let unread = effects.colours.iter().any(|effect| matches!(effect, Effect::Unread));
         let body = if unread { Body::default() } else { Body::read(body, keep).await };
         seen.took(&body);
         effects.wait().await;
         let answer = match (&verdict, &effects.end) {
-            (Err(denied), _) => denied.answer(self, &ids),
-            (_, Some(Effect::Denied(denial))) => bearer::denied(self, &ids, denial, None),
+            (Err(denied), _) => denied.answer(self, &ids, &shapes),
+            (_, Some(Effect::Denied(denial))) => bearer::denied(self, &ids, denial, None, &shapes),
             (_, Some(Effect::GraphError { status, code, message, headers })) => {
                 Answer::error(&ids, *status, code, message).with_all(headers)
             }
             (_, Some(Effect::Http { status, headers, body })) => Answer::any(*status, headers, body),
-            (Ok(token), _) => routes::answer(self, &head, &body, &ids, &token.user, &seen),
+            (Ok(token), _) => routes::answer(self, &head, &body, &ids, token, &seen),
         };
         let response = answer.into_response(&ids, head.headers.contains_key(http::header::ORIGIN));
         let silent = matches!(effects.end, Some(Effect::DropAfter | Effect::Raw(_)));
         seen.status_sent = if silent { 0 } else { response.status().as_u16() };
         self.saw(seen);
-        effects.finish(response).await
+        effects.finish(&self.clock, response).await
     }
 
     fn faults(&self) -> &Faults {

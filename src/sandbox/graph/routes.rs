@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::answer::{Answer, Ids};
 use super::intake::{Body, Seen};
 use super::{State, batch, drive, mail, people, streams};
-use crate::sandbox::user::User;
+use crate::sandbox::tokens::AccessToken;
+use crate::sandbox::user::{APP, User};
 
 /// What Graph takes at most where it wants JSON.
 const LARGEST_JSON: usize = 4 << 20;
@@ -29,15 +30,17 @@ pub(super) struct Call<'a> {
     pub query: &'a str,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
+    pub token: &'a AccessToken,
+    /// Whose things the path means by `me`; the application has none.
     pub user: &'a User,
 }
 
 /// Answers a request from the wire.
-pub(super) fn answer(state: &State, head: &Parts, body: &Body, ids: &Ids, user: &str, seen: &Seen) -> Answer {
-    let Some(user) = state.entra.user(user) else {
+pub(super) fn answer(state: &State, head: &Parts, body: &Body, ids: &Ids, token: &AccessToken, seen: &Seen) -> Answer {
+    let Some(user) = state.entra.state().principal(&token.user) else {
         return Answer::error(ids, 404, "Request_ResourceNotFound", "The user of this token does not exist.");
     };
-    let Some(call) = Call::new(state, ids, &head.method, head.uri.path(), user) else {
+    let Some(call) = Call::new(state, ids, &head.method, head.uri.path(), token, user) else {
         return Answer::error(ids, 400, "BadRequest", "Invalid version.");
     };
     let call = Call { query: head.uri.query().unwrap_or_default(), headers: &head.headers, body: &body.bytes, ..call };
@@ -52,7 +55,14 @@ pub(super) fn answer(state: &State, head: &Parts, body: &Body, ids: &Ids, user: 
 
 impl<'a> Call<'a> {
     /// `None`: the path has no version that is known.
-    pub fn new(state: &'a State, ids: &'a Ids, method: &'a Method, path: &'a str, user: &'a User) -> Option<Self> {
+    pub fn new(
+        state: &'a State,
+        ids: &'a Ids,
+        method: &'a Method,
+        path: &'a str,
+        token: &'a AccessToken,
+        user: &'a User,
+    ) -> Option<Self> {
         static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
         let (version, raw_path) = path.strip_prefix('/')?.split_once('/')?;
         if !["v1.0", "beta"].contains(&version) {
@@ -60,7 +70,8 @@ impl<'a> Call<'a> {
         }
         let segments =
             raw_path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned()).collect();
-        Some(Self { state, ids, method, version, raw_path, segments, query: "", headers: &NO_HEADERS, body: &[], user })
+        let (query, headers, body) = ("", &*NO_HEADERS, &[][..]);
+        Some(Self { state, ids, method, version, raw_path, segments, query, headers, body, token, user })
     }
 
     /// The answer of the resource that the path names.
@@ -71,10 +82,19 @@ impl<'a> Call<'a> {
             return self.error(413, "RequestEntityTooLarge", "The request is too large.");
         }
         match segments.as_slice() {
+            ["me", ..] if self.user.alias == APP => {
+                self.error(400, "BadRequest", "/me request is only valid with delegated authentication flow.")
+            }
             ["me", rest @ ..] => self.own(rest),
             ["users"] => people::list(self),
             ["users", id] if *self.method == Method::GET => people::one(self, id),
             ["users", id, rest @ ..] if self.user.is(id) => self.own(rest),
+            ["users", id, rest @ ..] if self.user.alias == APP => {
+                match self.state.entra.options().users.iter().find(|user| user.is(id)) {
+                    Some(user) => Call { user, segments: self.segments.clone(), ..*self }.own(rest),
+                    None => people::one(self, id),
+                }
+            }
             ["users", _, _, ..] => {
                 self.error(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
             }

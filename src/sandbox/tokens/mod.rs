@@ -3,14 +3,19 @@
 //! A refresh token is judged, used up and replaced in one step under one lock: however many present it at once, the counts
 //! and the rotation are those of a serial order.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+mod access;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use super::fault::Denial;
-use super::{locked, random, read, written};
+use super::{locked, random};
 use crate::clock::Timestamp;
+
+pub(in crate::sandbox) use access::AccessGrant;
+pub use access::AccessToken;
 
 /// What happens to a refresh token when it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -26,33 +31,6 @@ pub enum Rotation {
     NonRotating,
 }
 
-/// An access token that was issued.
-#[derive(Debug)]
-pub struct AccessToken {
-    pub id: u64,
-    /// The alias of its user.
-    pub user: Arc<str>,
-    pub scope: Arc<str>,
-    pub audience: Arc<str>,
-    pub issued_at: Timestamp,
-    pub expires_at: Timestamp,
-    /// The client said that it understands claims challenges (`xms_cc` has `cp1`).
-    pub challengeable: bool,
-    pub(super) text: Arc<str>,
-    /// When it was revoked, in milliseconds; 0: it was not.
-    revoked_at: AtomicI64,
-}
-
-impl AccessToken {
-    pub fn revoked(&self) -> bool {
-        self.revoked_at().is_some()
-    }
-
-    pub fn revoked_at(&self) -> Option<Timestamp> {
-        Some(self.revoked_at.load(Ordering::Acquire)).filter(|millis| *millis != 0).map(Timestamp::from_millis)
-    }
-}
-
 /// What is known of a refresh token.
 #[derive(Clone, Debug)]
 pub struct RefreshToken {
@@ -66,8 +44,12 @@ pub struct RefreshToken {
     /// How often it was presented, and how often that brought tokens.
     pub presented: u32,
     pub redeemed: u32,
+    /// The authentication contexts that its sign-in satisfied.
+    pub contexts: Arc<[String]>,
     text: Arc<str>,
     children: Vec<u64>,
+    /// When it was asked for what lately, for the detection of loops.
+    recent: VecDeque<(Timestamp, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +62,7 @@ pub enum RefreshState {
 
 /// Why a refresh token brings nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::sandbox) enum Refusal {
     Unknown,
     Revoked,
     /// Used twice under rotation: the family is revoked.
@@ -89,19 +71,17 @@ pub(super) enum Refusal {
     Expired,
 }
 
-/// What an access token is issued for.
-#[derive(Clone, Debug)]
-pub(super) struct AccessGrant {
-    pub user: Arc<str>,
-    pub scope: Arc<str>,
-    pub audience: Arc<str>,
-    pub life: Duration,
-    pub challengeable: bool,
+/// What a refresh token stands for.
+struct SignIn<'a> {
+    user: &'a Arc<str>,
+    scope: &'a Arc<str>,
+    family: u64,
+    contexts: Arc<[String]>,
 }
 
 /// How refresh tokens behave.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
+pub(in crate::sandbox) struct Policy {
     pub rotation: Rotation,
     pub life: Duration,
 }
@@ -113,90 +93,58 @@ pub struct Tokens(Arc<Registry>);
 #[derive(Default)]
 struct Registry {
     next: AtomicU64,
-    access: RwLock<Issued>,
+    access: RwLock<access::Issued>,
     refresh: Mutex<HashMap<u64, RefreshToken>>,
-}
-
-#[derive(Default)]
-struct Issued {
-    by_id: HashMap<u64, Arc<AccessToken>>,
-    /// At so many tokens the long expired ones are swept out.
-    sweep_at: usize,
 }
 
 /// As long as Graph's are in practice.
 const ACCESS_TOKEN_LENGTH: usize = 2048;
 const REFRESH_TOKEN_LENGTH: usize = 1200;
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+/// Over this time the detection of loops counts.
+const LOOP_WINDOW: Duration = Duration::from_mins(5);
 
 impl Tokens {
-    /// The access token with this text, if Graph (known under `audiences`) may accept it now.
-    pub(super) fn check(
+    /// A refresh token of a new sign-in, which satisfied these authentication contexts.
+    pub(in crate::sandbox) fn issue_refresh(
         &self,
-        text: &str,
+        user: &Arc<str>,
+        scope: &Arc<str>,
+        contexts: Vec<String>,
         now: Timestamp,
-        audiences: &[String],
-    ) -> Result<Arc<AccessToken>, (Denial, Option<Arc<AccessToken>>)> {
-        let token = number(text, "at_")
-            .and_then(|id| read(&self.0.access).by_id.get(&id).cloned())
-            .filter(|token| *token.text == *text)
-            .ok_or((Denial::Malformed, None))?;
-        let denial = if !audiences.iter().any(|audience| **audience == *token.audience) {
-            Denial::Audience
-        } else if token.expires_at <= now {
-            Denial::Expired
-        } else if token.revoked() {
-            Denial::Revoked
-        } else {
-            return Ok(token);
-        };
-        Err((denial, Some(token)))
-    }
-
-    pub(super) fn issue_access(&self, grant: AccessGrant, now: Timestamp) -> Arc<AccessToken> {
-        let id = self.next();
-        let token = Arc::new(AccessToken {
-            id,
-            user: grant.user,
-            scope: grant.scope,
-            audience: grant.audience,
-            issued_at: now,
-            expires_at: now.plus(grant.life),
-            challengeable: grant.challengeable,
-            text: name("at_", id, ACCESS_TOKEN_LENGTH),
-            revoked_at: AtomicI64::new(0),
-        });
-        let mut issued = written(&self.0.access);
-        if issued.by_id.len() >= issued.sweep_at {
-            issued.by_id.retain(|_, token| token.expires_at.plus(FORGOTTEN_AFTER) > now);
-            issued.sweep_at = (2 * issued.by_id.len()).max(8192);
-        }
-        issued.by_id.insert(id, Arc::clone(&token));
-        token
-    }
-
-    /// A refresh token of a new sign-in.
-    pub(super) fn issue_refresh(&self, user: &Arc<str>, scope: &Arc<str>, now: Timestamp) -> Arc<str> {
-        let family = self.next();
-        self.add_refresh(&mut locked(&self.0.refresh), user, scope, family, now)
+    ) -> Arc<str> {
+        let sign_in = SignIn { user, scope, family: self.next(), contexts: contexts.into() };
+        self.add_refresh(&mut locked(&self.0.refresh), sign_in, now)
     }
 
     /// Whose refresh token this is, whatever its state.
-    pub(super) fn owner(&self, text: &str) -> Option<RefreshToken> {
+    pub(in crate::sandbox) fn owner(&self, text: &str) -> Option<RefreshToken> {
         find(&mut locked(&self.0.refresh), text).map(|token| token.clone())
     }
 
     /// Counts a presentation; says how many there were.
-    pub(super) fn presented(&self, text: &str) -> u32 {
+    pub(in crate::sandbox) fn presented(&self, text: &str) -> u32 {
         find(&mut locked(&self.0.refresh), text).map_or(0, |token| {
             token.presented += 1;
             token.presented
         })
     }
 
+    /// Whether this token was presented for this scope more than `limit` times within five minutes, now included.
+    pub(in crate::sandbox) fn loops(&self, text: &str, scope: &str, limit: u32, now: Timestamp) -> bool {
+        let mut all = locked(&self.0.refresh);
+        let Some(token) = find(&mut all, text) else { return false };
+        let mut hasher = DefaultHasher::new();
+        scope.hash(&mut hasher);
+        let scope = hasher.finish();
+        token.recent.retain(|(at, _)| now.since(*at) < LOOP_WINDOW);
+        token.recent.push_back((now, scope));
+        token.recent.iter().filter(|(_, other)| *other == scope).count() > limit as usize
+    }
+
     /// Judges, uses up and replaces a refresh token. `replace`: whether the answer has room for a new one, which
     /// is what comes back.
-    pub(super) fn redeem(
+    pub(in crate::sandbox) fn redeem(
         &self,
         text: &str,
         replace: bool,
@@ -219,7 +167,11 @@ impl Tokens {
             _ => {}
         }
         let replace = replace && policy.rotation != Rotation::NonRotating;
-        let successor = replace.then(|| self.add_refresh(&mut all, &token.user, &token.scope, token.family, now));
+        let successor = replace.then(|| {
+            let RefreshToken { user, scope, family, contexts, .. } = &token;
+            let sign_in = SignIn { user, scope, family: *family, contexts: Arc::clone(contexts) };
+            self.add_refresh(&mut all, sign_in, now)
+        });
         let child = successor.as_deref().and_then(|text| number(text, "rt_"));
         if let Some(token) = all.get_mut(&token.id) {
             token.redeemed += 1;
@@ -236,13 +188,7 @@ impl Tokens {
         Ok(successor)
     }
 
-    pub(super) fn revoke_access(&self, user: &str, now: Timestamp) {
-        for token in read(&self.0.access).by_id.values().filter(|token| *token.user == *user) {
-            let _ = token.revoked_at.compare_exchange(0, now.millis().max(1), Ordering::AcqRel, Ordering::Acquire);
-        }
-    }
-
-    pub(super) fn revoke_refresh(&self, user: &str) {
+    pub(in crate::sandbox) fn revoke_refresh(&self, user: &str) {
         let mut all = locked(&self.0.refresh);
         all.values_mut().filter(|token| *token.user == *user).for_each(|token| token.state = RefreshState::Revoked);
     }
@@ -260,35 +206,22 @@ impl Tokens {
         tokens
     }
 
-    /// All access tokens of a user that are not swept out, oldest first.
-    pub fn access_tokens(&self, user: &str) -> Vec<Arc<AccessToken>> {
-        let mut tokens: Vec<_> =
-            read(&self.0.access).by_id.values().filter(|token| *token.user == *user).cloned().collect();
-        tokens.sort_by_key(|token| token.id);
-        tokens
-    }
-
-    fn add_refresh(
-        &self,
-        all: &mut HashMap<u64, RefreshToken>,
-        user: &Arc<str>,
-        scope: &Arc<str>,
-        family: u64,
-        now: Timestamp,
-    ) -> Arc<str> {
+    fn add_refresh(&self, all: &mut HashMap<u64, RefreshToken>, sign_in: SignIn<'_>, now: Timestamp) -> Arc<str> {
         let id = self.next();
         let text = name("rt_", id, REFRESH_TOKEN_LENGTH);
         let token = RefreshToken {
             id,
-            user: Arc::clone(user),
-            scope: Arc::clone(scope),
-            family,
+            user: Arc::clone(sign_in.user),
+            scope: Arc::clone(sign_in.scope),
+            family: sign_in.family,
             issued_at: now,
             state: RefreshState::Active,
             presented: 0,
             redeemed: 0,
+            contexts: sign_in.contexts,
             text: Arc::clone(&text),
             children: Vec::new(),
+            recent: VecDeque::new(),
         };
         all.insert(id, token);
         text
@@ -330,7 +263,7 @@ mod tests {
     }
 
     fn first(tokens: &Tokens) -> Arc<str> {
-        tokens.issue_refresh(&"alice".into(), &"Mail.Read".into(), NOW)
+        tokens.issue_refresh(&"alice".into(), &"Mail.Read".into(), Vec::new(), NOW)
     }
 
     #[test]

@@ -1,0 +1,24 @@
+//! Every form of `Retry-After` that is seen in the wild, in a spelling that fits into a list of faults: `30`, `0.5`, `30+120` (two
+//! values joined by a comma), `date+30` and `date-30` (an HTTP date so many seconds from now).
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::clock::Clock;
+
+/// What a fault's text says, as it stands on the wire; a date is left for `spell_out`.
+pub(super) fn parse(text: &str) -> String {
+    if text.starts_with("date") { text.to_owned() } else { text.replace('+', ",") }
+}
+
+/// Turns `date+30` into a date.
+pub(super) fn spell_out(clock: &Clock, headers: &mut HeaderMap) {
+    let offset = |value: &HeaderValue| value.to_str().ok()?.strip_prefix("date")?.parse::<i64>().ok();
+    let Some(offset) = headers.get(header::RETRY_AFTER).and_then(offset) else { return };
+    let at = u64::try_from(clock.now().secs().saturating_add(offset)).unwrap_or(0);
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+    if let Ok(value) = HeaderValue::try_from(date) {
+        headers.insert(header::RETRY_AFTER, value);
+    }
+}
