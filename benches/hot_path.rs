@@ -16,9 +16,10 @@ use bearerd::metrics::{Origin, RequestSample};
 use bearerd::proxy::caller::{Clients, Presented};
 use bearerd::proxy::outbound::{Destination, OutboundHead};
 use bearerd::proxy::route::Routes;
-use bearerd::proxy::verdict::{Facts, Outcome, decide};
+use bearerd::proxy::verdict::{Facts, Outcome, Renewed, decide};
 use bearerd::proxy::{Peer, PeerAddress, canonical, reply};
 use bearerd::tasks::Tasks;
+use bearerd::vault::Subject;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -40,14 +41,15 @@ fn steps(criterion: &mut Criterion) {
         core
     });
     let upstream = core.vault.upstream("graph").expect("it is configured");
-    let lease = runtime.block_on(core.vault.lease(&fixture::alias(7), upstream)).expect("the token lives");
+    let lease =
+        runtime.block_on(core.vault.lease(&Subject::User(fixture::alias(7)), upstream)).expect("the token lives");
 
-    let clients = Arc::new(Clients::new(&config.clients, tasks));
+    let clients = Arc::new(Clients::new(&config.clients, &core.clock, tasks).expect("they are well-formed"));
     let peer = Peer { address: PeerAddress::Tcp(([127, 0, 0, 1], 40_000).into()), secure: false, names: Vec::new() };
     let mut head = Request::get(TARGET).body(()).expect("it is a request").into_parts().0;
     head.headers = fixture::request_headers(7);
     let presented = Presented::read(&head.headers).expect("it is well-formed");
-    let client = at_once(clients.identify(&presented, &peer)).expect("the key is right");
+    let caller = at_once(clients.identify(&presented, &peer)).expect("the key is right");
     let routes = Routes { names: vec!["graph".into()], hosts: vec!["graph.microsoft.com".into()], root: Some(0) };
     let destination = Destination {
         scheme: Scheme::HTTPS,
@@ -65,18 +67,18 @@ fn steps(criterion: &mut Criterion) {
         });
     });
     group.bench_function("select the account", |bencher| {
-        bencher.iter(|| client.account([None, black_box(presented.user.as_deref()), None]).expect("it may act for it"));
+        bencher.iter(|| caller.subject([None, black_box(presented.user.as_deref()), None]).expect("it may act for it"));
     });
     group.bench_function("route", |bencher| bencher.iter(|| routes.find(black_box(TARGET), Some("localhost"))));
     group.bench_function("judge by the policy", |bencher| {
         bencher.iter(|| {
             let path = canonical::canonical(black_box("/v1.0/me/mailFolders/inbox/messages")).expect("it is plain");
-            client.policy.permit(&Method::GET, &path, &head.headers).expect("no rule denies it")
+            caller.client.policy.permit(&Method::GET, &path, &head.headers).expect("no rule denies it")
         });
     });
     group.bench_function("lease a fresh token", |bencher| {
-        let alias = fixture::alias(7);
-        bencher.iter(|| at_once(core.vault.lease(black_box(&alias), upstream)).expect("the token lives"));
+        let subject = Subject::User(fixture::alias(7));
+        bencher.iter(|| at_once(core.vault.lease(black_box(&subject), upstream)).expect("the token lives"));
     });
     group.bench_function("make the outgoing head", |bencher| {
         bencher.iter_batched(
@@ -90,11 +92,11 @@ fn steps(criterion: &mut Criterion) {
     });
     group.bench_function("decide on the answer", |bencher| {
         let facts = Facts {
-            outcome: Outcome::Answer { status: 200, retry_after: None },
+            outcome: Outcome::Answer { status: 200, retry_after: None, challenged: false },
             safe: true,
             can_repeat: true,
             may_retry: true,
-            renewed: false,
+            renewed: Renewed::No,
             waits: 0,
             waited: Duration::ZERO,
             failures: 0,

@@ -4,9 +4,10 @@
 //! something on another machine. The CPU time is that of the worker's thread alone.
 
 mod fixture;
+#[path = "fixture/upstream.rs"]
+mod upstream;
 
-use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bearerd::app::App;
@@ -14,17 +15,14 @@ use bearerd::clock::Clock;
 use bearerd::config::Listen;
 use bearerd::tasks::{Tasks, spawn_here};
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const BODY: Bytes = Bytes::from_static(&[b'x'; 1024]);
 const CONNECTIONS: [usize; 2] = [1, 64];
 
 /// One run against one address.
@@ -45,7 +43,7 @@ fn main() {
     let clock = Clock::system();
     let slow = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let store = tempfile::tempdir().expect("a directory");
-    let upstream = upstream();
+    let upstream = upstream::start();
     let config = fixture::config(store.path(), &format!("http://{upstream}"));
     let app = slow.block_on(async {
         let tasks = Tasks::on(slow.handle().clone());
@@ -105,33 +103,12 @@ async fn connection(address: SocketAddr, number: usize, end: bearerd::clock::Mom
         sender.ready().await.expect("the connection stays");
         let answer = sender.send_request(request).await.expect("an answer");
         assert_eq!(answer.status(), http::StatusCode::OK);
-        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes().len(), BODY.len());
+        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes().len(), upstream::BODY.len());
         latencies.push(clock.moment().since(sent));
     }
     drop(sender);
     drop(connection.await);
     latencies
-}
-
-/// A server on a thread of its own that says the same to everyone.
-fn upstream() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let address = listener.local_addr().expect("it is bound");
-    listener.set_nonblocking(true).expect("it is a socket");
-    let serve = async move {
-        let listener = tokio::net::TcpListener::from_std(listener).expect("it is a listener");
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).expect("it is TCP");
-            let answers = service_fn(async |_: Request<Incoming>| {
-                let mut answer = Response::new(Full::new(BODY));
-                *answer.headers_mut() = fixture::answer_headers();
-                Ok::<_, Infallible>(answer)
-            });
-            spawn_here(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answers));
-        }
-    };
-    std::thread::spawn(move || current_thread().block_on(serve));
-    address
 }
 
 fn current_thread() -> tokio::runtime::Runtime {

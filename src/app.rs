@@ -15,10 +15,11 @@ use crate::front::{Front, Pages};
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::oauth::{self, Provider};
+use crate::proxy::caller::Clients;
 use crate::proxy::{self, Proxy, SigninLinks};
 use crate::server::{BindError, Bound, Running, Settings, StartError as ServerStartError};
 use crate::signin::{Invite, Signin, create_invite, login_url};
-use crate::store::{Reason, Status, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 use crate::vault::Vault;
 
@@ -72,7 +73,9 @@ impl Core {
         let store = store.observed_by(metrics.clone(), clock.clone());
         let mut built = BTreeMap::new();
         for (id, provider) in &config.providers {
-            built.insert(id.clone(), (Provider::new(provider, clock.clone())?, provider.clone()));
+            let (section, provider) = (provider.clone(), Provider::new(provider, clock.clone())?);
+            provider.observed_by(&metrics);
+            built.insert(id.clone(), (provider, section));
         }
         let vault = Vault::new(store.clone(), &built, &config.upstreams, clock.clone(), tasks.clone(), metrics.clone());
         let providers = built.into_iter().map(|(id, (provider, _))| (id, provider)).collect();
@@ -133,13 +136,12 @@ impl App {
         let shared = Arc::new(proxy::Shared::new(proxy::Setup {
             server: &config.server,
             upstreams: &config.upstreams,
-            clients: &config.clients,
+            clients: Arc::new(Clients::new(&config.clients, &core.clock, core.tasks.clone())?),
             log: config.log.access,
             hosts: hosts.clone(),
             vault: core.vault.clone(),
             links: Arc::new(Links::new(&core, config)),
             clock: core.clock.clone(),
-            tasks: core.tasks.clone(),
             metrics: core.metrics.clone(),
         })?);
         let signin = core.signin(config, config.signin.clone());
@@ -227,10 +229,8 @@ impl Links {
             return Some(link.clone());
         }
         let mut invite = Invite::new(Some(alias.clone()), &grant.key.provider, "bearerd", &self.clock);
+        invite.claims = grant.challenge();
         invite.account = Some(grant.key);
-        if let Status::Reauth(Reason { claims, .. }) = grant.status {
-            invite.claims = claims;
-        }
         let id = create_invite(&self.store, &self.clock, &invite).await.ok()?;
         let link = login_url(&self.public_url, &id).to_string();
         let mut made = self.made();

@@ -18,9 +18,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::histogram::{Histogram, Histograms};
 use self::labels::{
-    Accounts, MethodLabel, Name, Op, Outcome, Provider, Reason, Refresh, RequestLabels, SideLabel, State,
+    Accounts, MethodLabel, Name, Op, Outcome, Provider, Reason, Refresh, RequestLabels, SideLabel, State, Waiting,
 };
-use crate::clock::Timestamp;
 
 mod histogram;
 mod labels;
@@ -62,6 +61,14 @@ pub enum Side {
     Upstream,
 }
 
+/// The circuit breaker of a provider's token endpoint, by the value of its gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitState {
+    Closed = 0,
+    HalfOpen = 1,
+    Open = 2,
+}
+
 /// Something that is counted for as long as this lives.
 #[derive(Debug)]
 #[must_use = "it is counted until this is dropped"]
@@ -77,6 +84,9 @@ struct Inner {
     refreshes: Family<Refresh, Counter>,
     refresh_duration: Histogram,
     token_requests: Gauge,
+    token_requests_waiting: Family<Waiting, Gauge>,
+    provider_circuit: Family<Provider, Gauge>,
+    grants_lapsing: Family<Provider, Gauge>,
     accounts: Family<Accounts, Gauge>,
     leases: Family<State, Gauge>,
     store_duration: Family<Op, Histogram, Histograms>,
@@ -84,6 +94,7 @@ struct Inner {
     upstream_connections: Gauge,
     reloads: Family<Outcome, Counter>,
     credential_expiry: Family<Provider, Gauge>,
+    credential_fallbacks: Family<Provider, Counter>,
 }
 
 impl Metrics {
@@ -96,6 +107,15 @@ impl Metrics {
         registry.register("connections", "Open connections", connections.clone());
         let token_requests = Gauge::<i64, AtomicI64>::default();
         registry.register("token_requests_in_flight", "Calls of a token endpoint under way", token_requests.clone());
+        let token_requests_waiting = Family::default();
+        let help = "Refreshes that wait for their turn at a token endpoint";
+        registry.register("token_requests_waiting", help, token_requests_waiting.clone());
+        let provider_circuit = Family::default();
+        let help = "Whether the token endpoint is asked: 0 closed (yes), 1 half open (one probe), 2 open (no)";
+        registry.register("provider_circuit", help, provider_circuit.clone());
+        let grants_lapsing = Family::default();
+        let help = "Grants that nobody has used for more than 80 % of the time after which the provider ends them";
+        registry.register("grants_lapsing", help, grants_lapsing.clone());
 
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
@@ -114,10 +134,14 @@ impl Metrics {
         let credential_expiry = Family::default();
         registry.register_with_unit(
             "credential_expiry",
-            "When the provider's app credential expires, as Unix time",
+            "How long the app credential in use at the provider is still valid; negative: it has expired",
             Unit::Seconds,
             credential_expiry.clone(),
         );
+
+        let credential_fallbacks = Family::default();
+        let help = "Requests to the provider that an app credential other than the first of the list was needed for";
+        registry.register("credential_fallbacks", help, credential_fallbacks.clone());
 
         let mut duration = |name: &str, help: &str| {
             let histogram = Histogram::default();
@@ -141,6 +165,9 @@ impl Metrics {
             refreshes,
             refresh_duration,
             token_requests,
+            token_requests_waiting,
+            provider_circuit,
+            grants_lapsing,
             accounts,
             leases,
             store_duration,
@@ -148,6 +175,7 @@ impl Metrics {
             upstream_connections: connections.get_or_create_owned(&SideLabel { side: Side::Upstream }),
             reloads,
             credential_expiry,
+            credential_fallbacks,
         }))
     }
 
@@ -188,6 +216,22 @@ impl Metrics {
         Ongoing::start(&self.0.token_requests)
     }
 
+    /// A refresh waits for its turn at the token endpoint.
+    pub fn token_request_waits(&self, provider: &str, urgency: &'static str) -> Ongoing {
+        let labels = Waiting { provider: provider.into(), urgency };
+        Ongoing::start(&self.0.token_requests_waiting.get_or_create_owned(&labels))
+    }
+
+    /// The circuit breaker of `provider` changed.
+    pub fn circuit(&self, provider: &str, state: CircuitState) {
+        self.0.provider_circuit.get_or_create(&Provider { provider: provider.into() }).set(state as i64);
+    }
+
+    /// So many grants of `provider` lapse soon, unless somebody uses them.
+    pub fn grants_lapsing(&self, provider: &str, count: usize) {
+        self.0.grants_lapsing.get_or_create(&Provider { provider: provider.into() }).set(gauge_value(count));
+    }
+
     /// So many accounts of `provider` are in `state` now.
     pub fn accounts(&self, provider: &str, state: &'static str, count: usize) {
         let labels = Accounts { provider: provider.into(), state };
@@ -217,9 +261,14 @@ impl Metrics {
         self.0.reloads.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// The app credential in use at `provider` ends at `at`.
-    pub fn credential_expires(&self, provider: &str, at: Timestamp) {
-        self.0.credential_expiry.get_or_create(&Provider { provider: provider.into() }).set(at.secs());
+    /// The app credential in use at `provider` ends in `seconds`; negative: it has ended.
+    pub fn credential_expires_in(&self, provider: &str, seconds: i64) {
+        self.0.credential_expiry.get_or_create(&Provider { provider: provider.into() }).set(seconds);
+    }
+
+    /// A request to `provider` needed another app credential than the first of the list.
+    pub fn credential_fallback(&self, provider: &str) {
+        self.0.credential_fallbacks.get_or_create(&Provider { provider: provider.into() }).inc();
     }
 
     /// Everything as OpenMetrics text.
@@ -289,7 +338,11 @@ mod tests {
         metrics.stored("commit", Duration::from_micros(900));
         let open = metrics.connection(Side::Client);
         metrics.reloaded("ok");
-        metrics.credential_expires("entra", Timestamp::from_secs(1_900_000_000));
+        metrics.credential_expires_in("entra", -60);
+        metrics.circuit("entra", CircuitState::HalfOpen);
+        metrics.grants_lapsing("entra", 12);
+        let waiting = metrics.token_request_waits("entra", "on_demand");
+        metrics.credential_fallback("entra");
 
         let text = metrics.render();
         for line in [
@@ -309,13 +362,17 @@ mod tests {
             "bearerd_connections{side=\"client\"} 1",
             "bearerd_connections{side=\"upstream\"} 0",
             "bearerd_config_reloads_total{outcome=\"ok\"} 1",
-            "bearerd_credential_expiry_seconds{provider=\"entra\"} 1900000000",
+            "bearerd_credential_expiry_seconds{provider=\"entra\"} -60",
+            "bearerd_provider_circuit{provider=\"entra\"} 1",
+            "bearerd_grants_lapsing{provider=\"entra\"} 12",
+            "bearerd_token_requests_waiting{provider=\"entra\",urgency=\"on_demand\"} 1",
+            "bearerd_credential_fallbacks_total{provider=\"entra\"} 1",
             concat!("bearerd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "{line}\nis not in\n{text}");
         }
-        drop((calling, open));
+        drop((calling, open, waiting));
         assert!(metrics.render().contains("bearerd_connections{side=\"client\"} 0"));
         assert!(metrics.render().contains("bearerd_token_requests_in_flight 0"));
     }
@@ -323,7 +380,7 @@ mod tests {
     #[test]
     fn a_name_cannot_break_out_of_its_label() {
         let metrics = Metrics::new();
-        metrics.credential_expires("a\"} 1\nb\\", Timestamp::from_secs(1));
+        metrics.credential_expires_in("a\"} 1\nb\\", 1);
         let line = r#"bearerd_credential_expiry_seconds{provider="a\"} 1\nb\\"} 1"#;
         assert!(metrics.render().lines().any(|rendered| rendered == line), "{}", metrics.render());
     }

@@ -50,6 +50,11 @@ impl Tasks {
         self.runtime.spawn(work);
     }
 
+    /// Everything ends soon: nothing should be started that can wait for the next process.
+    pub fn is_draining(&self) -> bool {
+        self.tracker.is_closed()
+    }
+
     /// Waits until every tracked task has ended, at most `limit`. False: some were still running.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.tracker.close();

@@ -6,6 +6,8 @@ mod accounts;
 mod crash;
 #[path = "store/damage.rs"]
 mod damage;
+#[path = "store/parks.rs"]
+mod parks;
 #[path = "store/refresh.rs"]
 mod refresh;
 #[path = "store/rig.rs"]

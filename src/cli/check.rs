@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::accounts::open;
 use super::serve::slow_runtime;
 use super::{Source, say, shown};
-use crate::config::{Config, ProviderKind};
+use crate::config::{self, AppCredential, Config, ProviderKind};
+use crate::oauth::Provider;
 use crate::proxy;
 
 pub fn run(source: &Source) -> anyhow::Result<()> {
@@ -41,11 +42,13 @@ pub fn online(source: &Source) -> anyhow::Result<()> {
             report(format!("provider {id}"), discovery.map_err(|error| error.to_string()))?;
             let scopes = config.upstreams.values().find(|upstream| upstream.provider == *id);
             let scopes = scopes.map(|upstream| upstream.scopes.clone()).unwrap_or_default();
-            let credential = match provider.probe_credential(&scopes).await {
-                Ok(()) => Ok("accepted".to_owned()),
-                Err(error) => Err(error.text),
-            };
-            report(format!("provider {id}, providers.{id}.credentials"), credential)?;
+            for (key, alone) in each_credential(&config.providers[id]) {
+                let credential = match Provider::new(&alone, core.clock.clone()) {
+                    Ok(provider) => provider.probe_credential(&scopes).await.map_err(|error| error.text),
+                    Err(error) => Err(error.to_string()),
+                };
+                report(format!("provider {id}, {key}"), credential.map(|()| "accepted".to_owned()))?;
+            }
         }
         for upstream in config.upstreams.values() {
             let reached = proxy::probe(upstream, &core.clock, &core.metrics).await;
@@ -54,6 +57,18 @@ pub fn online(source: &Source) -> anyhow::Result<()> {
         anyhow::ensure!(failures == 0, "{failures} of the checks failed");
         Ok(())
     })
+}
+
+/// The provider as if it had only this one of its credentials, for each: a spare that works must not hide a first one that doesn't.
+fn each_credential(provider: &config::Provider) -> Vec<(String, config::Provider)> {
+    let key = format!("providers.{}.credentials", provider.id);
+    let alone = |(at, credential): (usize, &AppCredential)| {
+        (format!("{key}[{at}]"), config::Provider { credentials: vec![credential.clone()], ..provider.clone() })
+    };
+    match &provider.credentials[..] {
+        [] | [_] => vec![(key, provider.clone())],
+        several => several.iter().enumerate().map(alone).collect(),
+    }
 }
 
 fn summarise(config: &Config, text: &mut String) {

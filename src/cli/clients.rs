@@ -23,6 +23,9 @@ pub struct New {
     /// An alias or a pattern that it may act for; may be given again
     #[arg(long = "account", value_name = "PATTERN")]
     accounts: Vec<String>,
+    /// It uses the app registration's own tokens and acts for no account
+    #[arg(long, conflicts_with = "accounts")]
+    app: bool,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -30,7 +33,7 @@ pub struct New {
 pub fn run(new: &New) -> anyhow::Result<()> {
     let key = new_key()?;
     let hash = key_hash(key.expose());
-    let stanza = stanza(&new.name, &hash, &new.accounts);
+    let stanza = stanza(&new.name, &hash, if new.app { None } else { Some(&new.accounts) });
     match new.format {
         Format::Table => say(&format!(
             "The key of {}, shown only now:\n\n    {}\n\nAdd this to bearerd.toml:\n\n{stanza}",
@@ -61,11 +64,15 @@ pub(super) fn key_hash(key: &str) -> String {
     })
 }
 
-fn stanza(name: &str, hash: &str, accounts: &[String]) -> String {
+/// `accounts` is `None` for an application that acts for itself.
+fn stanza(name: &str, hash: &str, accounts: Option<&[String]>) -> String {
     let name = toml::Value::from(name);
-    let shown = toml::Value::from(accounts.to_vec());
-    let hint = if accounts.is_empty() { " # aliases or patterns that it may act for" } else { "" };
-    format!("[[clients]]\nname = {name}\nkey_hash = \"{hash}\"\naccounts = {shown}{hint}\n")
+    let for_whom = match accounts {
+        None => "identity = \"app\"".to_owned(),
+        Some([]) => "accounts = [] # aliases or patterns that it may act for".to_owned(),
+        Some(accounts) => format!("accounts = {}", toml::Value::from(accounts.to_vec())),
+    };
+    format!("[[clients]]\nname = {name}\nkey_hash = \"{hash}\"\n{for_whom}\n")
 }
 
 #[cfg(test)]
@@ -74,10 +81,14 @@ mod tests {
 
     #[test]
     fn the_stanza_is_toml_whatever_the_name() {
-        let text = stanza("say \"hi\" \\ ]", "sha256:00", &["*@contoso.com".into()]);
+        let text = stanza("say \"hi\" \\ ]", "sha256:00", Some(&["*@contoso.com".into()]));
         let parsed: toml::Table = toml::from_str(&text).expect("TOML");
         assert_eq!(parsed["clients"][0]["name"].as_str(), Some("say \"hi\" \\ ]"));
         assert_eq!(parsed["clients"][0]["accounts"][0].as_str(), Some("*@contoso.com"));
+        let text = stanza("daemon", "sha256:00", None);
+        let parsed: toml::Table = toml::from_str(&text).expect("TOML");
+        assert_eq!(parsed["clients"][0]["identity"].as_str(), Some("app"));
+        assert!(parsed["clients"][0].get("accounts").is_none());
     }
 
     #[test]

@@ -18,12 +18,14 @@ use url::Url;
 
 use crate::account::{AccountKey, Alias};
 use crate::app::Core;
+use crate::claims::Claims;
 use crate::config::{self, Config, Listen};
 use crate::front::Pages;
 use crate::hosts::Hosts;
 use crate::oauth::{SignInError, SignedIn};
 use crate::server::{Bound, Settings};
 use crate::signin::{self, Invite, Outcome, Polled};
+use crate::store::Grant;
 use crate::vault::SignInFor;
 
 /// For a sign-in by browser, from the first page to the last.
@@ -39,16 +41,20 @@ pub(crate) struct Wanted {
     /// Whose the alias is, if there is such an account.
     account: Option<AccountKey>,
     provider: String,
+    /// What the account waits for: the sign-in has to carry it.
+    claims: Option<Claims>,
 }
 
 impl Wanted {
     /// An account that exists has its provider; else the one that is named, or the only one.
     pub(crate) async fn find(core: &Core, account: Option<&str>, provider: Option<&str>) -> anyhow::Result<Self> {
         let alias = account.map(Alias::new).transpose().context("--account")?;
-        let account = match &alias {
-            Some(alias) => core.store.find(alias.as_str()).await?.map(|grant| grant.key),
+        let grant = match &alias {
+            Some(alias) => core.store.find(alias.as_str()).await?,
             None => None,
         };
+        let claims = grant.as_ref().and_then(Grant::challenge);
+        let account = grant.map(|grant| grant.key);
         let known = account.as_ref().map(|key| key.provider.clone());
         let ids: Vec<&str> = core.providers.keys().map(String::as_str).collect();
         let provider = match (provider, known, ids.as_slice()) {
@@ -63,12 +69,12 @@ impl Wanted {
         if !ids.contains(&provider.as_str()) {
             bail!("--provider: {provider} is not configured; there is {}", ids.join(" and "));
         }
-        Ok(Self { alias, account, provider })
+        Ok(Self { alias, account, provider, claims })
     }
 
     fn invite(&self, core: &Core) -> Invite {
         let invite = Invite::new(self.alias.clone(), &self.provider, "the operator", &core.clock);
-        Invite { account: self.account.clone(), ..invite }
+        Invite { account: self.account.clone(), claims: self.claims.clone(), ..invite }
     }
 }
 
@@ -96,14 +102,14 @@ pub(crate) async fn login_device(
 ) -> anyhow::Result<()> {
     let provider = core.providers.get(&wanted.provider).context("the provider is not configured")?;
     let scopes = signin::redeem_scopes(&config.upstreams, &wanted.provider);
-    let device = provider.start_device(&scopes).await.map_err(in_words)?;
+    let device = provider.start_device(&scopes, wanted.claims.as_ref()).await.map_err(in_words)?;
     writeln!(out, "Open {} and enter the code\n\n    {}\n", device.verification_uri, device.user_code)?;
     writeln!(out, "Enter it yourself; never pass it on to anybody who asks for it. Waiting ...")?;
     out.flush()?;
     let (started, mut interval) = (core.clock.moment(), device.interval.max(Duration::from_secs(1)));
     while core.clock.moment().since(started) < device.expires_in {
         tokio::time::sleep(interval).await;
-        match signin::judge(provider.poll_device(&device, &scopes).await) {
+        match signin::judge(provider.poll_device(&device, &scopes, wanted.claims.as_ref()).await) {
             Polled::Wait { slower } => interval += Duration::from_secs(slower),
             Polled::Done(signed_in) => return store(core, wanted, *signed_in, &scopes, out).await,
             Polled::Over(error) => return Err(in_words(error)),

@@ -94,14 +94,20 @@ pub(crate) struct Sandbox {
     /// Faults to provoke, separated by commas: token:429, graph:503*3, graph:slow=500 (see --help)
     ///
     /// Each is PLACE:EFFECT[=VALUE][*[TIMES]][@USER] and happens once, or as often as is said, `*` alone for ever. Places: token,
-    /// devicecode, authorize, discovery, keys, graph, graph/PATH. Effects: a status, slow, drop-before, drop-after, cut; at token also
-    /// an AADSTS number or an error's name; at graph also 401, revoked, claims. A running sandbox takes the same by
-    /// `POST /_sandbox/fault`; an empty body there ends all faults.
+    /// devicecode, authorize, discovery, keys, imds, graph, graph/PATH. Effects: a status, slow, closed, down, half, ..; at token also
+    /// an AADSTS number or an error's name; at graph also revoked, claims. docs/sandbox.md has them all. A running sandbox takes the
+    /// same by `POST /_sandbox/fault`; an empty body there ends all faults.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Fault::parse)]
     pub(crate) fault: Vec<Fault>,
     /// How many simulated users
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub(crate) users: usize,
+    /// Where clients reach the simulated Entra, when something (a TLS proxy) stands in front of it
+    #[arg(long, value_name = "URL")]
+    pub(crate) entra_origin: Option<url::Url>,
+    /// The certificate (PEM) that the application may prove itself with too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_certificate: Option<PathBuf>,
 }
 
 /// `bearerd login`.
@@ -157,14 +163,18 @@ pub(crate) enum Accounts {
         #[arg(long)]
         yes: bool,
     },
-    /// Reads accounts from JSON Lines
+    /// Reads accounts from JSON Lines, or from the token cache of an MSAL application
     ///
     /// Each line is an object: alias, provider and refresh_token; if known also access_token with expires_at (RFC 3339 or seconds since
-    /// 1970), tid, oid and scopes. Each row is checked by a refresh. A bad one is reported with its line and stops nothing.
+    /// 1970), tid, oid and scopes. Of an MSAL cache the refresh tokens that were given to the client_id of a provider here are taken; the
+    /// alias is the user name. Each row is checked by a refresh. A bad one is reported by name and stops nothing.
     Import {
         /// The file; it holds secrets, so delete it afterwards
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        /// What wrote the file
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+        from: accounts::Layout,
         /// Don't check each row by a refresh; then oid is needed, and for Entra tid
         #[arg(long)]
         no_verify: bool,

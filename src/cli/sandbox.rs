@@ -23,18 +23,29 @@ use crate::telemetry;
 use crate::vault::Import;
 
 pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
-    let key = new_key()?;
+    let (key, daemon_key) = (new_key()?, new_key()?);
     let place = Place::new()?;
     slow_runtime()?.block_on(async {
         let (clock, tasks) = (Clock::system(), Tasks::on(tokio::runtime::Handle::current()));
         // One more than are signed in, so that there is somebody to sign in by hand.
         let users = wanted.users + 1;
-        let options =
-            Options { port_base: Some(wanted.port_base), users, faults: wanted.fault.clone(), ..Options::default() };
+        let certificate = wanted
+            .client_certificate
+            .as_deref()
+            .map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+        let options = Options {
+            port_base: Some(wanted.port_base),
+            users,
+            client_certificate: certificate.transpose()?,
+            entra_origin: wanted.entra_origin.clone(),
+            faults: wanted.fault.clone(),
+            ..Options::default()
+        };
         let simulated = Sandbox::start(options, &clock, &tasks)
             .context("the simulated Entra ID and Graph can't listen; --port-base takes other ports")?;
         let log_level = environment().into_iter().filter(|(name, _)| name == "RUST_LOG").collect::<BTreeMap<_, _>>();
-        let text = configuration(wanted.port_base, &simulated, &place.0, &key_hash(key.expose()));
+        let hashes = [&key, &daemon_key].map(|key| key_hash(key.expose()));
+        let text = configuration(wanted.port_base, &simulated, &place.0, &hashes);
         let config = Config::from_text(Some((Path::new("sandbox.toml"), &text)), &log_level, &[])?.config;
         telemetry::start(&config.log)?;
         harden();
@@ -47,7 +58,7 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
         let invite = Invite::new(Some(Alias::new(&newcomer.alias)?), "entra", "the sandbox", &clock);
         let link = login_url(&config.signin.public_url, &create_invite(&app.core().store, &clock, &invite).await?);
         let users: Vec<_> = users.iter().map(|user| user.alias.as_str()).collect();
-        say(&what_to_try(wanted.port_base, &simulated, &users, &key, link.as_str()))?;
+        say(&what_to_try(wanted.port_base, &simulated, &users, [&key, &daemon_key], link.as_str()))?;
         until_stopped().await?;
         app.drain().await;
         Ok(())
@@ -75,7 +86,7 @@ impl Drop for Place {
     }
 }
 
-fn configuration(port: u16, simulated: &Sandbox, store: &Path, key_hash: &str) -> String {
+fn configuration(port: u16, simulated: &Sandbox, store: &Path, [key_hash, daemon_hash]: &[String; 2]) -> String {
     let entra = simulated.entra.options();
     let text = |value: &str| toml::Value::from(value).to_string();
     format!(
@@ -87,6 +98,8 @@ fn configuration(port: u16, simulated: &Sandbox, store: &Path, key_hash: &str) -
          credentials = [{{ secret = {secret} }}]\n\
          [upstreams.graph]\nurl = {graph}\nprovider = \"entra\"\nscopes = [\"User.Read\", \"Mail.ReadWrite\", \"Mail.Send\", \"Files.ReadWrite\"]\n\
          [[clients]]\nname = \"sandbox\"\nkey_hash = {key_hash}\naccounts = [\"*\"]\n\
+         [[clients]]\nname = \"daemon\"\nkey_hash = {daemon_hash}\nidentity = \"app\"\n\
+         [[clients]]\nname = \"middle-tier\"\nidentity = \"on-behalf-of\"\njwt = {{ issuer = {issuer}, audience = {client_id} }}\n\
          [log]\nlevel = \"warn\"\n",
         admin = port.saturating_add(1),
         store = text(&store.join("data").display().to_string()),
@@ -97,6 +110,8 @@ fn configuration(port: u16, simulated: &Sandbox, store: &Path, key_hash: &str) -
         secret = text(entra.client_secret.as_deref().unwrap_or_default()),
         graph = text(simulated.graph.origin().as_str().trim_end_matches('/')),
         key_hash = text(key_hash),
+        daemon_hash = text(daemon_hash),
+        issuer = text(&simulated.entra.issuer()),
     )
 }
 
@@ -118,8 +133,8 @@ async fn sign_in(app: &App, simulated: &Sandbox, users: &[User]) -> anyhow::Resu
     Ok(())
 }
 
-fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], key: &Secret<String>, link: &str) -> String {
-    let key = key.expose();
+fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], keys: [&Secret<String>; 2], link: &str) -> String {
+    let [key, daemon_key] = keys.map(Secret::expose);
     let entra = simulated.entra.origin();
     let entra = entra.as_str().trim_end_matches('/');
     let graph = simulated.graph.origin();
@@ -152,12 +167,22 @@ fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], key: &Secret<Stri
          \x20 # Graph revokes Alice's token. The next request heals: one refresh, one replay, the client notices nothing.\n\
          \x20 curl -s -X POST '{entra}/_sandbox/revoke?user=alice&what=access'\n\
          \n\
+         \x20 # Graph demands one more step of Alice: signin_required, and whoever follows the link takes it. An empty body ends it.\n\
+         \x20 curl -s -X POST -d '{{\"access_token\":{{\"acrs\":{{\"essential\":true,\"value\":\"c1\"}}}}}}' '{graph}/_sandbox/demand?prefix=/v1.0/me&user=alice'\n\
+         \n\
          \x20 # Graph answers 503 once; the request is sent again. More faults: bearerd sandbox --help\n\
          \x20 curl -s -X POST -d 'graph:503' {graph}/_sandbox/fault\n\
          \n\
          \x20 # Alice's whole grant is revoked: the proxy answers signin_required, with a link that mends it (curl -i shows it).\n\
-         \x20 # A token of less than ten seconds is not refreshed again: so long Graph's own 401 goes through.\n\
          \x20 curl -s -X POST '{entra}/_sandbox/revoke?user=alice'\n\
+         \n\
+         As the application itself, without a user, and on behalf of Bob, whose token an application brings along:\n\
+         \n\
+         \x20 curl -s -u app:{daemon_key} '{proxy}/v1.0/users?$select=displayName'\n\
+         \x20 TOKEN=$(curl -s '{entra}/_sandbox/assertion?user=bob' | grep -o 'eyJ[^\"]*')\n\
+         \x20 curl -s -H \"Authorization: Bearer $TOKEN\" {proxy}/v1.0/me\n\
+         \n\
+         More:\n\
          \n\
          \x20 # What Graph and Entra ID saw.\n\
          \x20 curl -s {graph}/_sandbox/requests\n\

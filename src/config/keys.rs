@@ -3,7 +3,7 @@
 //! The reader, the environment names, the JSON Schema, `config print` and the test of `config/example.toml` all work from this table.
 //! A key that is not here does not exist. What a value means beyond its type is checked in `resolve`.
 
-use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Table, Tables, Text};
+use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Table, Tables, Text, Texts};
 use Presence::{Default, Optional, Required, Reserved};
 
 pub type Keys = &'static [Key];
@@ -23,12 +23,14 @@ pub enum Kind {
     Flag,
     Integer,
     Number,
-    /// `500ms`, `10s`, `2m`, `1h`.
+    /// `500ms`, `10s`, `2m`, `1h`, `90d`.
     Duration,
     /// One of the first words. The others are words of the contract that this version does not implement.
     Choice(&'static [&'static str], &'static [&'static str]),
     /// Texts; a single text is a list of one.
     List,
+    /// Texts under names that the user gives.
+    Texts,
     Table(Keys),
     /// Tables under names that the user gives.
     Named(Keys),
@@ -155,7 +157,12 @@ const PROVIDER: Keys = &[
         "entra, instead of cloud: the origin, without the tenant",
     ),
     key("tenant", Text, Optional("contoso.onmicrosoft.com"), "entra: GUID, domain, organizations or common"),
-    key("client_id", Text, Required("11111111-2222-3333-4444-555555555555"), "the application's id at the provider"),
+    key(
+        "client_id",
+        Text,
+        Optional("11111111-2222-3333-4444-555555555555"),
+        "the application's id at the provider; left out only where a managed identity is the application",
+    ),
     key(
         "credentials",
         Tables(CREDENTIAL),
@@ -176,6 +183,24 @@ const PROVIDER: Keys = &[
         Optional("/etc/bearerd/provider-ca.crt"),
         "PEM of further trust anchors for the provider's TLS",
     ),
+    key(
+        "client_capabilities",
+        List,
+        Optional("cp1"),
+        "what we say that we can handle; cp1: claims challenges; default: cp1 for entra, else nothing",
+    ),
+    key(
+        "idle_limit",
+        Duration,
+        Optional("90d"),
+        "a refresh token that is unused for so long lapses; default: 90d for entra, else never",
+    ),
+    key("token_requests", Table(TOKEN_REQUESTS), Optional(""), "How much is asked of the token endpoint."),
+];
+
+const TOKEN_REQUESTS: Keys = &[
+    key("concurrent", Integer, Default("32"), "under way at a time"),
+    key("per_second", Number, Default("200"), "begun in a second"),
 ];
 
 const CREDENTIAL: Keys = &[
@@ -189,7 +214,13 @@ const CREDENTIAL: Keys = &[
         Optional("/var/run/secrets/azure/tokens/token"),
         "a workload's token; read at each use",
     ),
-    key("managed_identity", Text, Reserved, ""),
+    key(
+        "managed_identity",
+        Text,
+        Optional("system"),
+        "of this Azure machine: system, or the client id of a user-assigned one",
+    ),
+    key("expires", Text, Optional("2027-01-31"), "when the secret lapses, RFC 3339; for the metric and its warning"),
 ];
 
 const UPSTREAM: Keys = &[
@@ -201,6 +232,12 @@ const UPSTREAM: Keys = &[
     ),
     key("provider", Text, Optional("entra"), "whose tokens it takes; default: the only provider"),
     key("scopes", List, Optional("User.Read"), "asked for at sign-in; default for graph: User.Read"),
+    key(
+        "app_scopes",
+        List,
+        Optional("https://graph.microsoft.com/.default"),
+        "for clients with identity = \"app\"; default for entra: the API's /.default, else scopes",
+    ),
     key(
         "ca_file",
         Text,
@@ -223,18 +260,27 @@ const CLIENT: Keys = &[
     key("key_hash", Text, Optional(SAMPLE_HASH), "sha256:<64 hex> of a key that we made, or an argon2id PHC string"),
     key("mtls_san", Text, Optional("payroll.example.com"), "instead: a name in the client's certificate"),
     key("peer_uid", Integer, Optional("1000"), "instead: the user id of a Unix socket's peer"),
-    key("jwt", Text, Reserved, ""),
+    key("jwt", Table(JWT), Optional(""), "Instead: a token (JWT) of an issuer that we trust, as a Bearer."),
     key(
         "identity",
-        Choice(&["user"], &["app", "on-behalf-of"]),
+        Choice(&["user", "app", "on-behalf-of"], &[]),
         Default("user"),
-        "whose tokens it uses: a signed-in user's",
+        "whose tokens it uses: user (of a signed-in account), app (our own) or on-behalf-of (of its jwt's user)",
     ),
     key("accounts", List, Default(""), "aliases or patterns that it may act for; empty: none"),
     key("allow", List, Default(""), "`METHOD /path/glob` rules; empty: everything"),
     key("deny", List, Default(""), "the same, looked at first"),
     key("read_only", Flag, Default("false"), "GET and HEAD only, $batch members included"),
     key("limits", Table(CLIENT_LIMITS), Optional(""), "Limits of this client."),
+];
+
+const JWT: Keys = &[
+    key("issuer", Text, Required("https://login.microsoftonline.com/TENANT-ID/v2.0"), "iss, to the letter"),
+    key("audience", List, Required("api://bearerd"), "what has to stand in aud; of a list, one"),
+    key("jwks_url", Text, Optional("https://id.example.com/keys"), "its keys; default: as the issuer's discovery says"),
+    key("account_claim", Text, Optional("preferred_username"), "the claim that names the account; then it is needed"),
+    key("required", Texts, Optional("{ azp = \"CLIENT-ID\" }"), "claims and the value that each has to have"),
+    key("ca_file", Text, Optional("/etc/bearerd/issuer-ca.crt"), "PEM of further trust anchors for the issuer's TLS"),
 ];
 
 const CLIENT_LIMITS: Keys = &[

@@ -75,7 +75,7 @@ impl Config {
         let path = file.map(|(path, _)| path.to_path_buf());
         let report = Report::default();
         let tree = raw::layers(file, environment, overrides, &report);
-        let config = tree.and_then(|tree| resolve::resolve(&tree, &report).ok());
+        let config = tree.and_then(|tree| resolve::resolve(&tree, environment, &report).ok());
         let (mistakes, warnings, settings) = report.into_parts();
         match config {
             Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings, path, settings }),

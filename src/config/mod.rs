@@ -29,6 +29,7 @@ pub use resolve::client_name;
 pub use schema::schema;
 pub use tree::Origin;
 
+use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 #[derive(Clone, Debug)]
@@ -167,6 +168,24 @@ pub struct Provider {
     pub rotation: Rotation,
     /// PEM of further trust anchors for the provider's own TLS.
     pub ca_pem: Option<String>,
+    /// What we tell the provider that we can handle; `cp1` asks for claims challenges. Empty: nothing.
+    pub client_capabilities: Vec<String>,
+    /// A refresh token that nobody uses for this long lapses; `None`: it does not, as far as we know.
+    pub idle_limit: Option<Duration>,
+    pub token_requests: TokenRequests,
+}
+
+/// How much we ask of a provider's token endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenRequests {
+    pub concurrent: usize,
+    pub per_second: f64,
+}
+
+impl Default for TokenRequests {
+    fn default() -> Self {
+        Self { concurrent: 32, per_second: 200.0 }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -181,16 +200,43 @@ pub enum ProviderKind {
     },
 }
 
+/// Tenants of Entra ID that stand for several. A token without a signed-in user belongs to one.
+pub fn is_several_tenants(tenant: &str) -> bool {
+    ["common", "organizations", "consumers"].iter().any(|several| tenant.eq_ignore_ascii_case(several))
+}
+
 /// A credential of our own app registration.
 #[derive(Clone, Debug)]
 pub enum AppCredential {
-    Secret(Secret<String>),
+    Secret {
+        secret: Secret<String>,
+        /// As the operator says: a secret does not tell.
+        expires: Option<Timestamp>,
+    },
     Certificate {
         cert_pem: String,
         key_pem: Secret<String>,
     },
     /// Read again at each use.
     FederatedTokenFile(PathBuf),
+    /// Of the machine that we run on.
+    ManagedIdentity(ManagedIdentity),
+}
+
+/// A managed identity of Azure, and where its tokens are to be had.
+#[derive(Clone, Debug)]
+pub struct ManagedIdentity {
+    /// Of a user-assigned identity; `None`: the system-assigned one.
+    pub client_id: Option<String>,
+    pub source: ManagedIdentitySource,
+}
+
+#[derive(Clone, Debug)]
+pub enum ManagedIdentitySource {
+    /// The metadata service of a virtual machine; the origin.
+    Imds(Url),
+    /// App Service, Functions, Container Apps: `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`.
+    AppService { endpoint: Url, header: Secret<String> },
 }
 
 /// What a provider does with a refresh token that was used.
@@ -213,6 +259,8 @@ pub struct Upstream {
     pub provider: String,
     /// As configured; `openid`, `profile` and `offline_access` are added by `oauth`.
     pub scopes: Vec<String>,
+    /// What a client with `identity = "app"` gets, such as `https://graph.microsoft.com/.default`.
+    pub app_scopes: Vec<String>,
     pub ca_pem: Option<String>,
     pub http: HttpVersion,
     /// Until the upstream's first byte of an answer.
@@ -235,6 +283,7 @@ pub enum HttpVersion {
 pub struct Client {
     pub name: String,
     pub credential: ClientCredential,
+    pub identity: Identity,
     /// Globs over aliases; empty: no account.
     pub accounts: Vec<String>,
     /// `METHOD /path/glob`; empty: everything.
@@ -242,6 +291,34 @@ pub struct Client {
     pub deny: Vec<String>,
     pub read_only: bool,
     pub limits: ClientLimits,
+}
+
+/// Whose tokens a client's requests get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A signed-in user's.
+    User,
+    /// Those of the app registration itself (client credentials).
+    App,
+    /// Those of the user whose token the client presents (on-behalf-of).
+    OnBehalfOf,
+}
+
+/// Which JSON Web Tokens make a client of their bearer.
+#[derive(Clone, Debug)]
+pub struct JwtIssuer {
+    /// Compared with `iss`, byte for byte.
+    pub issuer: String,
+    /// One of them has to be in `aud`.
+    pub audience: Vec<String>,
+    /// `None`: discovered from the issuer.
+    pub jwks_url: Option<Url>,
+    /// The claim whose value selects the account.
+    pub account_claim: Option<String>,
+    /// Claims that have to have these values.
+    pub required: BTreeMap<String, String>,
+    /// PEM of further trust anchors for the issuer's TLS.
+    pub ca_pem: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -254,6 +331,8 @@ pub enum ClientCredential {
     MtlsSan(String),
     /// The user id of a Unix socket's peer.
     PeerUid(u32),
+    /// A token of an issuer that we trust.
+    Jwt(JwtIssuer),
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -330,6 +330,10 @@ fn printable(kind: Kind, value: &Value) -> toml::Value {
         Value::Number(number) => (*number).into(),
         Value::Flag(flag) => (*flag).into(),
         Value::List(items) => items.iter().map(|item| printable(kind, &item.value)).collect::<Vec<_>>().into(),
+        Value::Table(entries) if matches!(kind, Kind::Texts) => {
+            let entry = |(name, node): (&String, &Node)| (name.clone(), printable(Kind::Text, &node.value));
+            toml::Value::Table(entries.iter().map(entry).collect())
+        }
         Value::Table(_) => MASK.into(),
     }
 }

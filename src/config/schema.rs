@@ -41,9 +41,10 @@ fn of_kind(kind: Kind, why: &str) -> Map<String, Value> {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Integer => json!({ "type": "integer", "minimum": 0 }),
         Kind::Number => json!({ "type": "number", "exclusiveMinimum": 0 }),
-        Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h)$" }),
+        Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$" }),
         Kind::Choice(words, _) => json!({ "enum": words }),
         Kind::List => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
+        Kind::Texts => json!({ "type": "object", "additionalProperties": text }),
         Kind::Table(keys) => return object(keys, why),
         Kind::Tables(keys) => json!({ "type": "array", "items": object(keys, why) }),
         Kind::Named(keys) => json!({

@@ -96,7 +96,7 @@ pub fn from_text(kind: Kind, text: &str, origin: &Origin) -> Result<Node, String
             let items = items.map(|item| Node { value: Value::Text(item.to_owned()), origin: origin.clone() });
             Value::List(items.collect())
         }
-        Kind::List | Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) => return literal(text, origin),
+        Kind::List | Kind::Texts | Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) => return literal(text, origin),
     };
     Ok(Node { value, origin: origin.clone() })
 }

@@ -1,5 +1,6 @@
 //! What a single value means: its text form read, or one sentence on what it should be. No sentence quotes the value of a secret.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::tree::Value;
+use super::tree::{Node, Value};
 use super::{Listen, Network, Rotation};
+use crate::clock::Timestamp;
 
 pub fn text(value: &Value) -> Result<String, String> {
     match value {
@@ -62,7 +64,7 @@ pub fn path(value: &Value) -> Result<PathBuf, String> {
     filled(value).map(PathBuf::from)
 }
 
-/// `500ms`, `10s`, `2m`, `1h`; more than nothing.
+/// `500ms`, `10s`, `2m`, `1h`, `90d`; more than nothing.
 pub fn duration(value: &Value) -> Result<Duration, String> {
     let what = "must be a duration such as \"500ms\", \"10s\" or \"2m\"";
     let Value::Text(text) = value else { return Err(format!("{what}, not {}", value.described())) };
@@ -78,8 +80,30 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "s" => Some(Duration::from_secs(amount)),
         "m" => amount.checked_mul(60).map(Duration::from_secs),
         "h" => amount.checked_mul(3600).map(Duration::from_secs),
+        "d" => amount.checked_mul(24 * 3600).map(Duration::from_secs),
         _ => None,
     }
+}
+
+/// RFC 3339: a time, or a date, which means its first moment in UTC.
+pub fn date(value: &Value) -> Result<Timestamp, String> {
+    let what = "must be a date such as \"2027-01-31\" or a time such as \"2027-01-31T12:00:00Z\"";
+    let text = text(value)?;
+    let text = text.trim();
+    let time = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let at: jiff::Timestamp = time.parse().map_err(|_| what)?;
+    Ok(Timestamp::from_secs(at.as_second()))
+}
+
+/// Texts under names, none of them empty.
+pub fn texts(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let what = || "must be a table of names and texts, such as { azp = \"...\" }".to_owned();
+    let Value::Table(entries) = value else { return Err(what()) };
+    let entry = |(name, node): (&String, &Node)| match &node.value {
+        Value::Text(text) if !name.is_empty() => Ok((name.clone(), text.clone())),
+        _ => Err(what()),
+    };
+    entries.iter().map(entry).collect()
 }
 
 /// `strict`, `tolerant` or `grace:10s`.
@@ -148,7 +172,24 @@ pub fn issuer(text: &str) -> Result<Url, String> {
     web_url(text).and_then(refuse_plain)
 }
 
+/// A document such as a set of keys: a path and a query are fine.
+pub fn document(text: &str) -> Result<Url, String> {
+    any_url(text).and_then(refuse_plain)
+}
+
+/// Where the tokens of a managed identity come from: https, or plain http that does not leave this machine's own link.
+pub fn identity_endpoint(text: &str) -> Result<Url, String> {
+    let url = web_url(text)?;
+    let on_link = matches!(url.host(), Some(Host::Ipv4(address)) if address.is_link_local());
+    if on_link { Ok(url) } else { refuse_plain(url).map_err(|_| "must be https, loopback or link-local".into()) }
+}
+
 fn web_url(text: &str) -> Result<Url, String> {
+    let url = any_url(text)?;
+    if url.query().is_some() { Err("must not have a query".into()) } else { Ok(url) }
+}
+
+fn any_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("must be a URL such as \"https://host\": {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("must start with https:// or http://".into());
@@ -156,8 +197,8 @@ fn web_url(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not hold a user name or a password".into());
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a query or a fragment".into());
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".into());
     }
     Ok(url)
 }
@@ -199,9 +240,35 @@ mod tests {
         assert_eq!(duration_of("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration_of("2m"), Ok(Duration::from_mins(2)));
         assert_eq!(duration_of("1h"), Ok(Duration::from_hours(1)));
+        assert_eq!(duration_of("90d"), Ok(Duration::from_hours(90 * 24)));
         for wrong in ["", "10", "s", "-1s", "1.5s", "10 parsecs", "0s", "99999999999999999999s", "9999999999999999999h"]
         {
             assert!(duration_of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn dates() {
+        let date = |text: &str| date(&Value::Text(text.into()));
+        assert_eq!(date("1970-01-02"), Ok(Timestamp::from_secs(24 * 3600)));
+        assert_eq!(date("1970-01-01T01:00:00+01:00"), Ok(Timestamp::from_secs(0)));
+        for wrong in ["", "soon", "1970-13-01", "01.02.2027", "2027-01-31T12:00:00"] {
+            assert!(date(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn managed_identities_answer_from_near_by() {
+        for near in [
+            "http://169.254.169.254",
+            "http://127.0.0.1:41056/MSI/token",
+            "http://localhost:42356/msi/token",
+            "https://a/b",
+        ] {
+            assert!(identity_endpoint(near).is_ok(), "{near}");
+        }
+        for wrong in ["http://10.0.0.1", "http://169.253.1.1", "http://169.254.169.254.example.com", "file:///x", ""] {
+            assert!(identity_endpoint(wrong).is_err(), "{wrong}");
         }
     }
 

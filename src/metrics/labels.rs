@@ -55,6 +55,12 @@ pub struct Provider {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Waiting {
+    pub provider: Name,
+    pub urgency: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SideLabel {
     pub side: Side,
 }

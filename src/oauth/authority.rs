@@ -10,18 +10,14 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::cached::Cached;
+pub(super) use super::classify::JWT_BEARER;
 use super::client_auth::Methods;
 use super::http::Http;
-use super::{BuildError, Dialect};
+use super::{BuildError, Dialect, cloud};
 use crate::clock::Clock;
-use crate::config::ProviderKind;
+use crate::config::{ProviderKind, is_several_tenants};
 
-/// Hosts that are one and the same Entra cloud.
-const CLOUDS: &[&[&str]] = &[
-    &["login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"],
-    &["login.microsoftonline.us", "login.usgovcloudapi.net"],
-    &["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"],
-];
+pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// After discovery failed.
 const COOL_DOWN: Duration = Duration::from_secs(5);
@@ -42,6 +38,7 @@ pub(super) struct Metadata {
     pub(super) authorization_endpoint: Url,
     pub(super) token_endpoint: Url,
     pub(super) device_endpoint: Option<Url>,
+    pub(super) revocation: Option<Target>,
     pub(super) jwks_uri: Url,
     /// Of identity tokens, the asymmetric ones.
     pub(super) algorithms: Vec<Algorithm>,
@@ -49,12 +46,23 @@ pub(super) struct Metadata {
     /// The provider promises `iss` in its callbacks (RFC 9207).
     pub(super) names_itself: bool,
     pub(super) cloud_instance_name: Option<String>,
+    /// Of the two ways to act on behalf of a user the provider names RFC 8693 and not RFC 7523.
+    pub(super) exchanges_tokens: bool,
 }
 
-/// The token endpoint and how it knows us.
+/// An endpoint and how it knows us.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) url: Url,
     pub(super) methods: Methods,
+    /// A success may be one without a JSON object.
+    pub(super) says_nothing: bool,
+}
+
+impl Target {
+    pub(super) fn new(url: Url, methods: Methods) -> Self {
+        Self { url, methods, says_nothing: false }
+    }
 }
 
 impl Authority {
@@ -92,10 +100,10 @@ impl Authority {
 
     pub(super) async fn target(&self, http: &Http) -> Result<Target, String> {
         match self.dialect {
-            Dialect::Entra => Ok(Target { url: self.oauth2("token"), methods: Methods::entra() }),
+            Dialect::Entra => Ok(Target::new(self.oauth2("token"), Methods::entra())),
             Dialect::Oidc => {
                 let metadata = self.metadata(http).await?;
-                Ok(Target { url: metadata.token_endpoint.clone(), methods: metadata.methods.clone() })
+                Ok(Target::new(metadata.token_endpoint.clone(), metadata.methods.clone()))
             }
         }
     }
@@ -115,6 +123,29 @@ impl Authority {
                 endpoint.ok_or_else(|| "the provider has no device flow".to_owned())
             }
         }
+    }
+
+    /// Where refresh tokens are given back; Entra has no such place.
+    pub(super) async fn revocation(&self, http: &Http) -> Result<Option<Target>, String> {
+        match self.dialect {
+            Dialect::Entra => Ok(None),
+            Dialect::Oidc => Ok(self.metadata(http).await?.revocation.clone()),
+        }
+    }
+
+    /// Why tokens without a signed-in user can't be had here.
+    pub(super) fn one_tenant(&self, provider: &str) -> Result<(), String> {
+        match &self.tenant {
+            Some(tenant) if is_several_tenants(tenant) => {
+                Err(format!("providers.{provider}.tenant has to name one tenant for this, not {tenant:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Of tokens that stand in for a credential of an app registration.
+    pub(super) fn token_exchange_audience(&self) -> &'static str {
+        cloud::token_exchange_audience(self.base.host_str().unwrap_or_default())
     }
 
     fn oauth2(&self, what: &str) -> Url {
@@ -156,6 +187,16 @@ impl Authority {
                 document.token_endpoint_auth_signing_alg_values_supported.as_deref(),
             ),
         };
+        let revocation = document.revocation_endpoint.as_deref().map(|text| {
+            let url = place("revocation_endpoint", text)?;
+            let own = document.revocation_endpoint_auth_methods_supported.as_deref();
+            let algorithms = document.token_endpoint_auth_signing_alg_values_supported.as_deref();
+            // RFC 8414 means client_secret_basic by silence; who is silent here nearly always means the token endpoint's methods.
+            let methods = own.map_or_else(|| methods.clone(), |own| Methods::discovered(Some(own), algorithms));
+            Ok::<_, String>(Target { says_nothing: true, ..Target::new(url, methods) })
+        });
+        let grants = document.grant_types_supported.unwrap_or_default();
+        let offers = |grant: &str| grants.iter().any(|offered| offered == grant);
         Ok(Metadata {
             jwks_uri: place("jwks_uri", &document.jwks_uri)?,
             authorization_endpoint: place("authorization_endpoint", &document.authorization_endpoint)?,
@@ -165,11 +206,13 @@ impl Authority {
                 .as_deref()
                 .map(|text| place("device_authorization_endpoint", text))
                 .transpose()?,
+            revocation: revocation.transpose()?,
             issuer: document.issuer,
             algorithms,
             methods,
             names_itself: document.authorization_response_iss_parameter_supported,
             cloud_instance_name: document.cloud_instance_name,
+            exchanges_tokens: offers(TOKEN_EXCHANGE) && !offers(JWT_BEARER),
         })
     }
 
@@ -180,8 +223,7 @@ impl Authority {
             return Err(format!("{name} is not https"));
         }
         let (here, there) = (self.base.host_str().unwrap_or_default(), url.host_str().unwrap_or_default());
-        let one_cloud = CLOUDS.iter().any(|hosts| hosts.contains(&here) && hosts.contains(&there));
-        if self.dialect == Dialect::Entra && here != there && !one_cloud {
+        if self.dialect == Dialect::Entra && !cloud::is_one_cloud(here, there) {
             return Err(format!("{name} is on another host, {there:?}"));
         }
         Ok(())
@@ -194,6 +236,9 @@ struct Document {
     authorization_endpoint: String,
     token_endpoint: String,
     device_authorization_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
+    grant_types_supported: Option<Vec<String>>,
     jwks_uri: String,
     id_token_signing_alg_values_supported: Option<Vec<String>>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
@@ -216,7 +261,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn below(url: &Url, segments: &[&str]) -> Url {
+pub(super) fn below(url: &Url, segments: &[&str]) -> Url {
     let mut url = url.clone();
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().extend(segments);
@@ -302,6 +347,9 @@ mod tests {
         let generic = oidc("https://idp.test").unwrap();
         for origin in ["http://idp.test", "http://127.0.0.1:1", "file://", "javascript:"] {
             assert!(generic.check(document("https://idp.test", origin)).is_err(), "{origin}");
+            let mut revoking = document("https://idp.test", "https://idp.test");
+            revoking.revocation_endpoint = Some(format!("{origin}/revoke"));
+            assert!(generic.check(revoking).is_err(), "{origin}");
         }
         let cloud = entra("https://login.microsoftonline.com", "common").unwrap();
         let issuer = "https://login.microsoftonline.com/{tenantid}/v2.0";
@@ -310,6 +358,16 @@ mod tests {
         assert!(cloud.check(document(issuer, "https://login.microsoftonline.us")).is_err(), "another cloud");
         assert!(cloud.check(document(issuer, "https://evil.test")).is_err());
         assert!(cloud.check(document("https://evil.test/v2.0", "https://login.microsoftonline.com")).is_err());
+    }
+
+    #[test]
+    fn one_tenant_where_nobody_signs_in() {
+        for (tenant, expected) in
+            [("common", false), ("Organizations", false), ("consumers", false), ("contoso.com", true)]
+        {
+            assert_eq!(entra("https://login.test", tenant).unwrap().one_tenant("a").is_ok(), expected, "{tenant}");
+        }
+        assert_eq!(oidc("https://idp.test").unwrap().one_tenant("a"), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
 use super::classify::printable;
 use crate::clock::{Clock, Moment};
@@ -51,10 +51,10 @@ impl<T> Cached<T> {
         if let Some(document) = self.fresh() {
             return Ok(document);
         }
-        let flight = self.flight.lock().await;
+        let mut flight = self.flight.lock().await;
         match self.fresh() {
             Some(document) => Ok(document),
-            None => self.fly(flight, fetch).await,
+            None => self.fly(&mut flight, fetch).await,
         }
     }
 
@@ -69,8 +69,12 @@ impl<T> Cached<T> {
         match self.last_good() {
             Some(document) if too_soon || !lacking(&document) => Ok(document),
             _ => {
-                flight.forced = Some(now);
-                self.fly(flight, fetch).await
+                let document = self.fly(&mut flight, fetch).await;
+                // A fetch that failed, or that was not made, has its own shorter pause: keys may have changed just then.
+                if flight.failed.is_none() {
+                    flight.forced = Some(now);
+                }
+                document
             }
         }
     }
@@ -85,7 +89,7 @@ impl<T> Cached<T> {
         Some(good.document.clone())
     }
 
-    async fn fly<F>(&self, mut flight: MutexGuard<'_, Flight>, fetch: F) -> Result<Arc<T>, String>
+    async fn fly<F>(&self, flight: &mut Flight, fetch: F) -> Result<Arc<T>, String>
     where
         F: AsyncFnOnce(Duration) -> Result<T, String>,
     {
@@ -179,6 +183,19 @@ mod tests {
         }
         rig.pass(300);
         assert_eq!(rig.renew(Err("down")).await, Ok(2));
+        assert_eq!(rig.fetches.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_forced_fetch_that_fails_is_repeated_after_the_cool_down() {
+        let rig = Rig::new();
+        assert_eq!(rig.get(Ok(1)).await, Ok(1));
+        assert_eq!(rig.renew(Err("cut off")).await, Ok(1));
+        assert_eq!(rig.renew(Ok(2)).await, Ok(1), "within the cool-down");
+        assert_eq!(rig.fetches.load(Ordering::SeqCst), 2);
+        rig.pass(30);
+        assert_eq!(rig.renew(Ok(2)).await, Ok(2));
+        assert_eq!(rig.renew(Ok(3)).await, Ok(2), "forced a moment ago");
         assert_eq!(rig.fetches.load(Ordering::SeqCst), 3);
     }
 

@@ -1,7 +1,9 @@
-//! What an answer of the token endpoint means: one table, read from the top, the first row that fits decides.
+//! What an answer of the token endpoint means: one table (`table`), read from the top, the first row that fits decides.
 //!
 //! `error` counts first, then `suberror`, then `claims`; AADSTS numbers only refine. A grant is called dead only by an answer
 //! that says so: what is not understood never is.
+
+mod table;
 
 use std::time::Duration;
 
@@ -10,15 +12,14 @@ use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Map, Value};
 
-use super::Class::{self, AppCredential, Backoff, Config, Dead, Interact, Retry, User};
+use self::table::TABLE;
+pub use self::table::{Example, JWT_BEARER, Row};
 use super::exchange::Failed;
 use super::http::{Answer, Form};
-use super::{Delivery, Dialect, TokenError, json};
+use super::{Class, Delivery, Dialect, TokenError, json};
+use crate::claims::Claims;
 use crate::clock::Timestamp;
 use crate::graph::retry_after;
-
-/// Of a challenge that is worth keeping with a grant.
-const LONGEST_CLAIMS: usize = 16 * 1024;
 
 /// An answer that is no success.
 #[derive(Default)]
@@ -27,100 +28,62 @@ pub(super) struct Refusal {
     error: Option<String>,
     suberror: Option<String>,
     codes: Vec<u64>,
-    claims: Option<String>,
+    claims: Option<Claims>,
     description: Option<String>,
 }
 
-/// A row fits where each condition that it has holds.
-struct Row {
-    dialect: Option<Dialect>,
-    status: Option<(u16, u16)>,
-    errors: &'static [&'static str],
-    suberrors: &'static [&'static str],
-    codes: &'static [u64],
-    claims: bool,
-    class: Class,
-    /// The shortest wait, in seconds.
-    wait: u64,
+/// All rows, in the order in which they are read.
+pub fn classification() -> &'static [Row] {
+    TABLE
 }
 
-const ROW: Row =
-    Row { dialect: None, status: None, errors: &[], suberrors: &[], codes: &[], claims: false, class: Retry, wait: 0 };
+/// What follows from a class: for the grant, and for whoever asked for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consequence {
+    /// Of the grant, as it is stored and shown. `None`: there is no grant.
+    pub state: Option<&'static str>,
+    /// What becomes of the refresh token.
+    pub token: &'static str,
+    /// The proxy's `Bearerd-Error`.
+    pub error: &'static str,
+    pub status: u16,
+}
 
-/// The errors under which Entra speaks of a user's grant.
-const GRANT: &[&str] = &["invalid_grant", "interaction_required", "consent_required", "login_required"];
+impl Class {
+    pub const ALL: [Self; 8] = [
+        Self::Dead,
+        Self::Interact,
+        Self::User,
+        Self::AppCredential,
+        Self::Config,
+        Self::Assertion,
+        Self::Backoff,
+        Self::Retry,
+    ];
 
-const TABLE: &[Row] = &[
-    // The provider asks for peace, or is not well. It may say anything besides: AADSTS50196 arrives as `invalid_grant`.
-    Row { status: Some((429, 429)), class: Backoff, ..ROW },
-    Row { codes: &[50196], class: Backoff, wait: 120, ..ROW },
-    Row { codes: &[90055], class: Backoff, ..ROW },
-    Row { status: Some((500, 599)), class: Retry, ..ROW },
-    Row { status: Some((408, 408)), class: Retry, ..ROW },
-    Row { errors: &["temporarily_unavailable", "server_error", "request_timeout"], class: Retry, ..ROW },
-    Row { codes: &[90033, 90006, 90012, 90024, 90090, 50033, 50087, 50000, 40010], class: Retry, ..ROW },
-    // Our own credential.
-    Row { errors: &["invalid_client"], class: AppCredential, ..ROW },
-    Row { codes: &[7_000_215, 7_000_222, 700_027, 50012, 7_000_218, 700_025, 50048], class: AppCredential, ..ROW },
-    // The user, whatever `suberror` says: `bad_token` was seen with 50034.
-    Row { codes: &[50034, 50057, 51004, 50020, 16000, 50053], class: User, ..ROW },
-    // `suberror`.
-    Row { errors: GRANT, suberrors: &["bad_token", "token_expired"], class: Dead, ..ROW },
-    Row {
-        errors: GRANT,
-        suberrors: &["basic_action", "additional_action", "consent_required", "user_password_expired"],
-        class: Interact,
-        ..ROW
-    },
-    Row {
-        errors: GRANT,
-        suberrors: &["message_only", "protection_policy_required", "device_authentication_failed"],
-        class: User,
-        ..ROW
-    },
-    Row { errors: GRANT, suberrors: &["client_mismatch"], class: Config, ..ROW },
-    // A challenge can be met by a sign-in.
-    Row { errors: GRANT, claims: true, class: Interact, ..ROW },
-    // Numbers: expired, revoked, sign-in frequency.
-    Row {
-        errors: &["invalid_grant"],
-        codes: &[700_082, 70008, 50173, 700_084, 70043, 50089, 50132, 50133, 50085],
-        class: Dead,
-        ..ROW
-    },
-    // Several factors, Conditional Access, consent.
-    Row { codes: &[50076, 50079, 50072, 50074, 50078], class: Interact, ..ROW },
-    Row {
-        codes: &[53000, 53001, 53002, 53003, 53004, 53011, 530_032, 530_034, 50131, 50158, 50097, 50105],
-        class: Interact,
-        ..ROW
-    },
-    Row { codes: &[65001, 65004, 90094, 90095, 90008], class: Interact, ..ROW },
-    // A code or a device code that can't be redeemed (again): start over.
-    Row { codes: &[54005, 501_481, 50147, 700_005, 70018, 70019], class: Interact, ..ROW },
-    // Entra's word for a refresh token or a code that it can't decode; under `invalid_request` it is about the request.
-    Row { errors: &["invalid_grant"], codes: &[9_002_313], class: Interact, ..ROW },
-    // Our registration or our request.
-    Row {
-        codes: &[
-            700_016, 700_011, 70001, 7_000_112, 50001, 500_011, 650_052, 650_057, 70011, 28002, 28003, 900_144, 90014,
-            9_002_313, 90002, 50194, 9_001_023, 70003, 700_022,
-        ],
-        class: Config,
-        ..ROW
-    },
-    // Nothing but `error`.
-    Row {
-        errors: &["interaction_required", "consent_required", "login_required", "account_selection_required"],
-        class: Interact,
-        ..ROW
-    },
-    Row { errors: &["access_denied", "authorization_declined"], class: User, ..ROW },
-    Row { errors: &["expired_token", "bad_verification_code"], class: Interact, ..ROW },
-    // Entra says more where a token is dead for good; the standard has this one word.
-    Row { errors: &["invalid_grant"], dialect: Some(Dialect::Entra), class: Interact, ..ROW },
-    Row { errors: &["invalid_grant"], dialect: Some(Dialect::Oidc), class: Dead, ..ROW },
-];
+    pub fn consequence(self) -> Consequence {
+        let (state, token, error, status) = match self {
+            Self::Dead => {
+                (Some("reauth"), "never presented again; marked, and erased after 24 hours", "signin_required", 403)
+            }
+            Self::Interact | Self::User => {
+                (Some("reauth"), "kept; not presented for this until somebody signs in", "signin_required", 403)
+            }
+            Self::AppCredential => (
+                Some("active"),
+                "kept; presented again when our credential is tried again",
+                "app_credential_invalid",
+                502,
+            ),
+            Self::Config => (Some("active"), "kept; presented again after a pause", "provider_misconfigured", 502),
+            Self::Assertion => (None, "there is none", "client_unauthenticated", 401),
+            Self::Backoff | Self::Retry => {
+                (Some("active"), "kept; presented again after a pause", "provider_unavailable", 503)
+            }
+        };
+        Consequence { state, token, error, status }
+    }
+}
 
 impl Refusal {
     /// `body` is the answer's JSON object where it is one.
@@ -133,29 +96,27 @@ impl Refusal {
             error: text("error"),
             suberror: text("suberror"),
             codes: codes.into_iter().flatten().filter_map(code).collect(),
-            claims: text("claims").filter(|claims| claims.len() <= LONGEST_CLAIMS),
+            claims: text("claims").as_deref().and_then(Claims::parse),
             description: text("error_description"),
         }
     }
 
-    fn decide(&self, dialect: Dialect) -> (Class, u64) {
+    /// The first row that fits. `grant_type`: of the request that was refused.
+    fn decide(&self, dialect: Dialect, grant_type: Option<&str>) -> &'static Row {
         let fits = |row: &&Row| {
             let among = |list: &[&str], value: &Option<String>| {
                 list.is_empty() || value.as_deref().is_some_and(|value| list.contains(&value))
             };
             row.dialect.is_none_or(|wanted| wanted == dialect)
+                && row.grant_type.is_none_or(|wanted| Some(wanted) == grant_type)
                 && row.status.is_none_or(|(low, high)| (low..=high).contains(&self.status))
                 && among(row.errors, &self.error)
                 && among(row.suberrors, &self.suberror)
                 && (row.codes.is_empty() || row.codes.iter().any(|code| self.codes.contains(code)))
                 && (!row.claims || self.claims.is_some())
+                && (!row.any_error || self.error.is_some())
         };
-        match TABLE.iter().find(fits) {
-            Some(row) => (row.class, row.wait),
-            // A refusal in the protocol's form that nobody knows is about the request; anything else is noise on the way.
-            None if self.error.is_some() => (Config, 0),
-            None => (Retry, 0),
-        }
+        TABLE.iter().find(fits).expect("the last row has no condition")
     }
 
     fn delivery(&self) -> Delivery {
@@ -199,14 +160,15 @@ pub(super) fn failed(
     now: Timestamp,
 ) -> Failed {
     let refusal = Refusal::new(answer.status, body);
-    let (class, wait) = refusal.decide(dialect);
+    let row = refusal.decide(dialect, sent.grant_type());
     let said = answer.headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok());
     let asked = retry_after::parse(said, now);
     let error = TokenError {
-        class,
+        class: row.class,
+        whose: row.whose,
         delivery: refusal.delivery(),
         text: refusal.text(sent),
-        retry_after: asked.max((wait > 0).then_some(Duration::from_secs(wait))),
+        retry_after: asked.max((row.wait > 0).then_some(Duration::from_secs(row.wait))),
         claims: refusal.claims,
     };
     Failed { word: refusal.error, error }
@@ -245,4 +207,64 @@ fn repeats(text: &str, sent: &Form) -> bool {
         let in_piece = |piece: &[u8]| secret.as_bytes().windows(PIECE).any(|part| part == piece);
         readings.iter().any(|text| text.contains(secret) || text.as_bytes().windows(PIECE).any(in_piece))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Whose;
+    use super::*;
+
+    fn refusal(example: &Example) -> Refusal {
+        let mut body = Map::new();
+        let words = [("error", example.error), ("suberror", example.suberror), ("claims", example.claims)];
+        for (name, value) in words.into_iter().filter(|(_, value)| !value.is_empty()) {
+            body.insert(name.to_owned(), value.into());
+        }
+        if example.code != 0 {
+            body.insert("error_codes".to_owned(), json!([example.code]));
+        }
+        let status = StatusCode::from_u16(example.status).unwrap();
+        Refusal::new(status, (!example.error.is_empty()).then_some(&body))
+    }
+
+    #[test]
+    fn every_row_decides_what_it_shows() {
+        for row in classification() {
+            let dialect = row.dialect.unwrap_or(Dialect::Entra);
+            for example in row.examples() {
+                let decided = refusal(&example).decide(dialect, row.grant_type.or(Some("refresh_token")));
+                assert!(std::ptr::eq(decided, row), "{example:?} is decided by {decided:#?}");
+            }
+            assert!(row.examples().contains(&row.example) || row.codes.is_empty(), "{row:?}");
+            assert!(row.meaning.ends_with('.'), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_exchanged_on_behalf_of_somebody_is_an_assertion() {
+        for code in [500_133, 50013, 50027] {
+            let example = Example { status: 400, error: "invalid_grant", suberror: "", code, claims: "" };
+            let class = |grant_type| refusal(&example).decide(Dialect::Entra, Some(grant_type)).class;
+            assert_eq!(class(JWT_BEARER), Class::Assertion);
+            assert_eq!(class("refresh_token"), Class::Interact, "as anything that is not understood");
+            let ours = Example { error: "invalid_client", ..example };
+            assert_eq!(refusal(&ours).decide(Dialect::Entra, Some(JWT_BEARER)).class, Class::AppCredential);
+        }
+    }
+
+    #[test]
+    fn a_loop_is_one_grants_trouble_and_throttling_is_everybodys() {
+        let row = |status, error, code| {
+            refusal(&Example { status, error, suberror: "", code, claims: "" }).decide(Dialect::Entra, None)
+        };
+        assert_eq!(
+            (row(400, "invalid_grant", 50196).class, row(400, "invalid_grant", 50196).whose),
+            (Class::Backoff, Whose::Grant)
+        );
+        assert_eq!(row(429, "", 0).whose, Whose::Provider);
+        assert_eq!(row(400, "invalid_request", 90055).whose, Whose::Provider);
+        assert_eq!(row(503, "", 0).whose, Whose::Grant);
+    }
 }

@@ -1,33 +1,26 @@
 //! How the token endpoint knows our app registration: not at all (a public client), by a secret, by a certificate, or by a
 //! token that somebody else issued for us. Several may be configured; whichever works is remembered.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
+use base64::prelude::BASE64_STANDARD;
 use reqwest::header::HeaderValue;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde::Serialize;
-use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::authority::Target;
-use super::http::{Form, guid};
-use super::{BuildError, Dialect};
-use crate::clock::Timestamp;
+use super::authority::{Authority, Target};
+use super::certificate::Certificate;
+use super::exchange::not_sent;
+use super::http::{Deadline, Form};
+use super::managed_identity;
+use super::{BuildError, Class, Dialect, TokenError};
+use crate::clock::{Clock, Timestamp};
 use crate::config::AppCredential;
 use crate::secret::Secret;
 
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-/// The life of an assertion, in seconds.
-const ASSERTION_LIFE: i64 = 600;
+/// RFC 7523, section 2.2: an assertion that shows who the client is.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 pub(super) struct ClientAuth {
     client_id: String,
@@ -35,18 +28,14 @@ pub(super) struct ClientAuth {
     credentials: Vec<Credential>,
     /// The attempt that worked last.
     preferred: AtomicUsize,
+    clock: Clock,
 }
 
 enum Credential {
-    Secret(Secret<String>),
+    Secret { secret: Secret<String>, expires: Option<Timestamp> },
     Certificate(Certificate),
     File(PathBuf),
-}
-
-pub(super) struct Certificate {
-    key: EncodingKey,
-    /// base64url of the SHA-256 of the certificate.
-    thumbprint: String,
+    ManagedIdentity(Box<managed_identity::Identity>),
 }
 
 /// What a token endpoint accepts.
@@ -55,17 +44,33 @@ pub(super) struct Methods {
     post: bool,
     basic: bool,
     /// Assertions with PSS padding; else with that of PKCS #1 v1.5.
-    pss: bool,
+    pub(super) pss: bool,
 }
 
-/// One way to show one credential.
+/// One way to show one credential; without one we are a public client.
 #[derive(Clone, Copy)]
-pub(super) enum Attempt<'a> {
-    Public,
-    Post(&'a Secret<String>),
-    Basic(&'a Secret<String>),
-    Certificate(&'a Certificate),
-    File(&'a Path),
+pub(super) struct Attempt<'a> {
+    /// The credential's place in the list.
+    place: usize,
+    credential: Option<&'a Credential>,
+    /// A secret in the `Authorization` header, not in the form.
+    basic: bool,
+}
+
+/// A credential that the provider accepted.
+pub(super) struct Accepted {
+    /// In the list of the configuration, from 1.
+    pub(super) number: usize,
+    pub(super) kind: &'static str,
+    /// The one before was another one.
+    pub(super) changed: bool,
+}
+
+impl Attempt<'_> {
+    /// Unique among the attempts, whatever a server accepts.
+    fn id(&self) -> usize {
+        self.place * 2 + usize::from(self.basic)
+    }
 }
 
 impl Methods {
@@ -83,41 +88,90 @@ impl Methods {
 }
 
 impl ClientAuth {
-    pub(super) fn new(client_id: &str, dialect: Dialect, credentials: &[AppCredential]) -> Result<Self, BuildError> {
-        let credentials = credentials.iter().map(|credential| Credential::new(credential, dialect));
+    pub(super) fn new(
+        client_id: &str,
+        authority: &Authority,
+        credentials: &[AppCredential],
+        clock: Clock,
+    ) -> Result<Self, BuildError> {
+        let credentials = credentials.iter().map(|credential| Credential::new(credential, authority, &clock));
         Ok(Self {
             client_id: client_id.to_owned(),
-            dialect,
+            dialect: authority.dialect,
             credentials: credentials.collect::<Result<_, _>>()?,
             preferred: AtomicUsize::new(0),
+            clock,
         })
     }
 
-    /// What to try, in this order, with a number for `worked`. Never empty.
-    pub(super) fn attempts(&self, methods: &Methods) -> Vec<(usize, Attempt<'_>)> {
+    pub(super) fn is_public(&self) -> bool {
+        self.credentials.is_empty()
+    }
+
+    /// The managed identity that is the application itself: there is no registration beside it.
+    pub(super) fn itself(&self) -> Option<&managed_identity::Identity> {
+        self.credentials.iter().find_map(|credential| match credential {
+            Credential::ManagedIdentity(identity) if self.client_id.is_empty() => Some(&**identity),
+            _ => None,
+        })
+    }
+
+    /// What to try, in this order. Never empty. A certificate that has expired is left out while there is anything else.
+    pub(super) fn attempts(&self, methods: &Methods) -> Vec<Attempt<'_>> {
+        let now = self.clock.now();
+        let all_expired = self.credentials.iter().all(|credential| credential.has_expired(now));
         let mut attempts = Vec::new();
-        for credential in &self.credentials {
+        for (place, credential) in self.credentials.iter().enumerate() {
+            let attempt = |basic| Attempt { place, credential: Some(credential), basic };
             match credential {
                 // A server that offers both may still hold each client to one of them.
-                Credential::Secret(secret) => {
-                    attempts.extend(methods.post.then_some(Attempt::Post(secret)));
-                    attempts.extend(methods.basic.then_some(Attempt::Basic(secret)));
+                Credential::Secret { .. } => {
+                    attempts.extend(methods.post.then(|| attempt(false)));
+                    attempts.extend(methods.basic.then(|| attempt(true)));
                 }
-                Credential::Certificate(certificate) => attempts.push(Attempt::Certificate(certificate)),
-                Credential::File(path) => attempts.push(Attempt::File(path)),
+                Credential::Certificate(certificate) if !all_expired && certificate.has_expired(now) => {
+                    if certificate.tell() {
+                        let (client_id, number) = (&self.client_id, place + 1);
+                        tracing::warn!(%client_id, number, "a certificate of the app registration has expired and is not used");
+                    }
+                }
+                _ => attempts.push(attempt(false)),
             }
         }
         if attempts.is_empty() {
-            attempts.push(Attempt::Public);
+            attempts.push(Attempt { place: 0, credential: None, basic: false });
         }
-        let first = self.preferred.load(Ordering::Relaxed) % attempts.len();
-        let mut numbered: Vec<_> = attempts.into_iter().enumerate().collect();
-        numbered.rotate_left(first);
-        numbered
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let exactly = attempts.iter().position(|attempt| attempt.id() == preferred);
+        // It may have expired meanwhile, or not be wanted in this way: then the next one.
+        let next = || attempts.iter().position(|attempt| attempt.place >= preferred / 2);
+        let first = exactly.or_else(next).unwrap_or(0);
+        attempts.rotate_left(first);
+        attempts
     }
 
-    pub(super) fn worked(&self, number: usize) {
-        self.preferred.store(number, Ordering::Relaxed);
+    /// Of the credential that worked last.
+    pub(super) fn expiry(&self) -> Option<Timestamp> {
+        match self.credentials.get(self.preferred.load(Ordering::Relaxed) / 2)? {
+            Credential::Secret { expires, .. } => *expires,
+            Credential::Certificate(certificate) => Some(certificate.not_after),
+            Credential::File(_) | Credential::ManagedIdentity(_) => None,
+        }
+    }
+
+    pub(super) fn accepted(&self, attempt: Attempt<'_>) -> Accepted {
+        let before = self.preferred.swap(attempt.id(), Ordering::Relaxed);
+        Accepted {
+            number: attempt.place + 1,
+            kind: attempt.credential.map_or("none", Credential::kind),
+            changed: before / 2 != attempt.place,
+        }
+    }
+
+    pub(super) fn refused(attempt: Attempt<'_>) {
+        if let Some(Credential::ManagedIdentity(identity)) = attempt.credential {
+            identity.forget();
+        }
     }
 
     /// `form` with the credential in it, and the `Authorization` header that goes with it. An error says why the credential
@@ -127,36 +181,40 @@ impl ClientAuth {
         attempt: Attempt<'_>,
         form: Form,
         target: &Target,
-        now: Timestamp,
-    ) -> Result<(Form, Option<HeaderValue>), String> {
+        deadline: &mut Deadline,
+    ) -> Result<(Form, Option<HeaderValue>), TokenError> {
         let with_id = |form: Form| form.plain("client_id", &self.client_id);
-        let with_assertion = |form: Form, assertion: &Secret<String>| {
-            with_id(form).plain("client_assertion_type", JWT_BEARER).secret("client_assertion", assertion)
-        };
-        match attempt {
-            Attempt::Public => Ok((with_id(form), None)),
-            Attempt::Post(secret) => Ok((with_id(form).secret("client_secret", secret), None)),
-            Attempt::Basic(secret) => {
+        let unusable = |why: String| not_sent(Class::AppCredential, why);
+        let assertion = match attempt.credential {
+            None => return Ok((with_id(form), None)),
+            Some(Credential::Secret { secret, .. }) if attempt.basic => {
                 let credentials = basic(&self.client_id, secret);
                 let text = Zeroizing::new(format!("Basic {}", credentials.expose()));
                 let mut value = HeaderValue::from_str(&text).expect("base64 is visible ASCII");
                 value.set_sensitive(true);
-                Ok((form.beside(secret.clone()).beside(credentials), Some(value)))
+                return Ok((form.beside(secret.clone()).beside(credentials), Some(value)));
             }
-            Attempt::Certificate(certificate) => {
-                let assertion = certificate.assert(&self.client_id, target, self.dialect, now)?;
-                Ok((with_assertion(form, &assertion), None))
+            Some(Credential::Secret { secret, .. }) => {
+                return Ok((with_id(form).secret("client_secret", secret), None));
             }
-            Attempt::File(path) => {
-                let text = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
-                let text = text.map_err(|e| format!("the federated token file can't be read: {}", e.kind()))?;
+            Some(Credential::Certificate(certificate)) => {
+                certificate.assert(&self.client_id, target, self.dialect, self.clock.now()).map_err(unusable)?
+            }
+            Some(Credential::File(path)) => {
+                let text = deadline.race(tokio::fs::read_to_string(path)).await;
+                let text = text.map_err(|late| not_sent(Class::Retry, late))?.map(Zeroizing::new);
+                let text =
+                    text.map_err(|e| unusable(format!("the federated token file can't be read: {}", e.kind())))?;
                 let assertion = Secret::from(text.trim());
                 if assertion.expose().is_empty() {
-                    return Err("the federated token file is empty".to_owned());
+                    return Err(unusable("the federated token file is empty".to_owned()));
                 }
-                Ok((with_assertion(form, &assertion), None))
+                assertion
             }
-        }
+            Some(Credential::ManagedIdentity(identity)) => identity.assertion(deadline).await?,
+        };
+        let form = with_id(form).plain("client_assertion_type", ASSERTION_TYPE).secret("client_assertion", &assertion);
+        Ok((form, None))
     }
 }
 
@@ -168,94 +226,40 @@ fn basic(client_id: &str, secret: &Secret<String>) -> Secret<String> {
 }
 
 impl Credential {
-    fn new(configured: &AppCredential, dialect: Dialect) -> Result<Self, BuildError> {
-        let credential = match configured {
-            AppCredential::Secret(secret) => Self::Secret(secret.clone()),
+    fn new(configured: &AppCredential, authority: &Authority, clock: &Clock) -> Result<Self, BuildError> {
+        Ok(match configured {
+            AppCredential::Secret { secret, expires } => Self::Secret { secret: secret.clone(), expires: *expires },
             AppCredential::FederatedTokenFile(path) => Self::File(path.clone()),
-            AppCredential::Certificate { cert_pem, key_pem } => {
-                let wrong = |why: String| BuildError { key: "credentials".to_owned(), why };
-                let certificate = Certificate::new(cert_pem, key_pem).map_err(wrong)?;
-                if dialect == Dialect::Entra && certificate.key.family() != AlgorithmFamily::Rsa {
-                    return Err(wrong("Entra ID takes RSA keys only".to_owned()));
-                }
-                Self::Certificate(certificate)
+            AppCredential::ManagedIdentity(identity) => {
+                let audience = authority.token_exchange_audience();
+                Self::ManagedIdentity(Box::new(managed_identity::Identity::new(identity, audience, clock.clone())?))
             }
-        };
-        Ok(credential)
+            AppCredential::Certificate { cert_pem, key_pem } => {
+                let certificate = Certificate::new(cert_pem, key_pem, authority.dialect);
+                Self::Certificate(certificate.map_err(|why| BuildError { key: "credentials".to_owned(), why })?)
+            }
+        })
     }
-}
 
-#[derive(Serialize)]
-struct Assertion<'a> {
-    aud: &'a str,
-    iss: &'a str,
-    sub: &'a str,
-    jti: String,
-    iat: i64,
-    nbf: i64,
-    exp: i64,
-}
-
-impl Certificate {
-    fn new(cert_pem: &str, key_pem: &Secret<String>) -> Result<Self, String> {
-        let certificate = CertificateDer::from_pem_slice(cert_pem.as_bytes())
-            .map_err(|e| format!("the certificate can't be read: {e}"))?;
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|e| format!("the certificate can't be read: {e}"))?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())
-            .map_err(|_| "the private key can't be read as PEM".to_owned())?;
-        let (key, public) = signing_key(key.secret_der())?;
-        if parsed.public_key().subject_public_key.data != public {
-            return Err("the private key does not belong to the certificate".to_owned());
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Secret { .. } => "secret",
+            Self::Certificate(_) => "certificate",
+            Self::File(_) => "federated token file",
+            Self::ManagedIdentity(_) => "managed identity",
         }
-        Ok(Self { key, thumbprint: BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate)) })
     }
 
-    fn assert(
-        &self,
-        client_id: &str,
-        target: &Target,
-        dialect: Dialect,
-        now: Timestamp,
-    ) -> Result<Secret<String>, String> {
-        let mut header = Header::new(match self.key.family() {
-            AlgorithmFamily::Ec => Algorithm::ES256,
-            _ if target.methods.pss => Algorithm::PS256,
-            _ => Algorithm::RS256,
-        });
-        header.x5t_s256 = Some(self.thumbprint.clone());
-        if dialect == Dialect::Oidc {
-            header.kid = Some(self.thumbprint.clone());
-        }
-        let now = now.secs();
-        let claims = Assertion {
-            aud: target.url.as_str(),
-            iss: client_id,
-            sub: client_id,
-            jti: guid(),
-            iat: now,
-            nbf: now,
-            exp: now + ASSERTION_LIFE,
-        };
-        let assertion = jsonwebtoken::encode(&header, &claims, &self.key);
-        assertion.map(Secret::new).map_err(|e| format!("the certificate's key can't sign: {e}"))
+    /// For sure. What the operator says of a secret is not believed against the provider.
+    fn has_expired(&self, now: Timestamp) -> bool {
+        matches!(self, Self::Certificate(certificate) if certificate.has_expired(now))
     }
-}
-
-/// The key and its public part as a certificate has it.
-fn signing_key(der: &[u8]) -> Result<(EncodingKey, Vec<u8>), String> {
-    if let Ok(key) = RsaKeyPair::from_der(der).or_else(|_| RsaKeyPair::from_pkcs8(der)) {
-        return Ok((EncodingKey::from_rsa_der(der), key.public().as_ref().to_vec()));
-    }
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &SystemRandom::new());
-    let key =
-        key.map_err(|_| "the private key is neither RSA (2048 bits or more) nor P-256 in PKCS #8 form".to_owned())?;
-    Ok((EncodingKey::from_ec_der(der), key.public_key().as_ref().to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ProviderKind;
 
     #[test]
     fn both_parts_of_basic_are_form_encoded() {
@@ -280,11 +284,25 @@ mod tests {
 
     #[test]
     fn the_attempt_that_worked_comes_first() {
-        let credentials = ["one", "two", "three"].map(|text| AppCredential::Secret(text.into()));
-        let auth = ClientAuth::new("app", Dialect::Entra, &credentials).unwrap();
-        let order = || auth.attempts(&Methods::entra()).iter().map(|(number, _)| *number).collect::<Vec<_>>();
-        assert_eq!(order(), [0, 1, 2]);
-        auth.worked(2);
-        assert_eq!(order(), [2, 0, 1]);
+        let credentials = [1, 2, 3].map(|at| AppCredential::Secret {
+            secret: "s".into(),
+            expires: (at > 1).then_some(Timestamp::from_secs(at)),
+        });
+        let clock = Clock::manual(Timestamp::from_secs(0));
+        let kind = ProviderKind::Oidc { issuer: "https://idp.test".parse().unwrap() };
+        let authority = Authority::new(&kind, clock.clone()).unwrap();
+        let auth = ClientAuth::new("app", &authority, &credentials, clock).unwrap();
+        let (post, both) = (Methods::entra(), Methods { post: true, basic: true, pss: true });
+        let order = |methods: &Methods| auth.attempts(methods).iter().map(Attempt::id).collect::<Vec<_>>();
+        assert_eq!((order(&post), auth.expiry()), (vec![0, 2, 4], None));
+        for (attempt, changed, expiry) in [(5, true, 3), (4, false, 3), (2, true, 2), (2, false, 2)] {
+            let attempts = auth.attempts(&both);
+            let attempt = attempts.iter().find(|a| a.id() == attempt).unwrap();
+            let accepted = auth.accepted(*attempt);
+            assert_eq!((accepted.number, accepted.changed), (attempt.place + 1, changed));
+            assert_eq!(auth.expiry(), Some(Timestamp::from_secs(expiry)));
+        }
+        assert_eq!(order(&post), [2, 4, 0]);
+        assert_eq!(order(&both), [2, 3, 4, 5, 0, 1]);
     }
 }

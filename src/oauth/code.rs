@@ -33,7 +33,7 @@ impl Inner {
         let optional = [
             ("prompt", self.prompt(options.prompt.as_deref())),
             ("login_hint", options.login_hint.clone()),
-            ("claims", options.claims.clone()),
+            ("claims", self.claims(options.claims.as_ref()).map(|claims| claims.to_string())),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -63,6 +63,7 @@ impl Inner {
             .plain("grant_type", "authorization_code")
             .plain("redirect_uri", redirect_uri)
             .plain("scope", scope(scopes))
+            .claims(self.claims(None).as_ref())
             .secret("code", code)
             .secret("code_verifier", verifier);
         let body = self.exchange(form, &target, &mut deadline).await?;

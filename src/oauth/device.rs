@@ -9,18 +9,19 @@ use super::authority::{Target, is_loopback};
 use super::classify::printable;
 use super::exchange::SIGN_IN_LIMIT;
 use super::http::{Deadline, Form};
-use super::{Class, Delivery, Device, DevicePoll, Dialect, Inner, SignInError, TokenError, reply, scope};
+use super::{Class, Delivery, Device, DevicePoll, Dialect, Inner, SignInError, TokenError, Whose, reply, scope};
+use crate::claims::Claims;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 impl Inner {
-    pub(super) async fn start_device(&self, scopes: &[String]) -> Result<Device, SignInError> {
+    pub(super) async fn start_device(&self, scopes: &[String], claims: Option<&Claims>) -> Result<Device, SignInError> {
         let mut deadline = Deadline::new(SIGN_IN_LIMIT);
         let found = deadline.race(self.authority.device_endpoint(&self.http)).await;
         let url = found.and_then(|found| found).map_err(SignInError::Discovery)?;
         let methods = self.target(&mut deadline).await?.methods;
-        let target = Target { url, methods };
-        let form = Form::default().plain("scope", scope(scopes));
+        let target = Target::new(url, methods);
+        let form = Form::default().plain("scope", scope(scopes)).claims(self.claims(claims).as_ref());
         let body = match self.authority.dialect {
             // Entra wants the credential at the token endpoint only.
             Dialect::Entra => {
@@ -31,6 +32,7 @@ impl Inner {
         };
         let unreadable = || TokenError {
             class: Class::Retry,
+            whose: Whose::Grant,
             delivery: Delivery::Answered,
             text: "the device authorization reply can't be used".to_owned(),
             retry_after: None,
@@ -39,12 +41,18 @@ impl Inner {
         Ok(read(body).ok_or_else(unreadable)?)
     }
 
-    pub(super) async fn poll_device(&self, device: &Device, scopes: &[String]) -> Result<DevicePoll, SignInError> {
+    pub(super) async fn poll_device(
+        &self,
+        device: &Device,
+        scopes: &[String],
+        claims: Option<&Claims>,
+    ) -> Result<DevicePoll, SignInError> {
         let mut deadline = Deadline::new(SIGN_IN_LIMIT);
         let target = self.target(&mut deadline).await?;
         let form = Form::default()
             .plain("grant_type", GRANT_TYPE)
             .plain("scope", scope(scopes))
+            .claims(self.claims(claims).as_ref())
             .secret("device_code", &device.device_code);
         match self.exchange(form, &target, &mut deadline).await {
             Ok(body) => Ok(DevicePoll::Done(Box::new(self.signed_in(body, None).await?))),

@@ -13,6 +13,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{BuildError, Dialect};
+use crate::claims::Claims;
 use crate::secret::Secret;
 use crate::tls;
 
@@ -69,6 +70,19 @@ impl Form {
         self
     }
 
+    /// The `claims` parameter, where there is something to ask for.
+    #[must_use]
+    pub(super) fn claims(self, claims: Option<&Claims>) -> Self {
+        match claims {
+            Some(claims) => self.plain("claims", claims.as_str()),
+            None => self,
+        }
+    }
+
+    pub(super) fn grant_type(&self) -> Option<&str> {
+        self.plain.iter().find(|(name, _)| *name == "grant_type").map(|(_, value)| value.as_str())
+    }
+
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         let inside = self.secret.iter().map(|(_, value)| value);
         inside.chain(&self.beside).map(|value| value.expose().as_str())
@@ -117,9 +131,12 @@ impl Http {
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }
-        let mut response = self.send(request).await?;
-        let body = read(&mut response).await.ok();
-        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+        self.answer(request).await
+    }
+
+    /// Asks with these headers, once, and takes whatever comes.
+    pub(super) async fn ask(&self, url: &Url, headers: HeaderMap) -> Result<Answer, Failure> {
+        self.answer(self.client.get(url.clone()).headers(headers)).await
     }
 
     /// The body of a document that is there.
@@ -133,6 +150,12 @@ impl Http {
         };
         let ended = tokio::time::timeout(limit, fetch).await;
         ended.unwrap_or_else(|_| Err(no_answer(limit))).map_err(|why| format!("{url}: {why}"))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let mut response = self.send(request).await?;
+        let body = read(&mut response).await.ok();
+        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
     }
 
     async fn send(&self, mut request: RequestBuilder) -> Result<Response, Failure> {
@@ -194,6 +217,10 @@ pub(super) struct Deadline {
 impl Deadline {
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, timer: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.timer.deadline().saturating_duration_since(tokio::time::Instant::now())
     }
 
     /// The outcome of `work`, or the text that says that the time is over. `work` is dropped then.

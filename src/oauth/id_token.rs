@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 
 const LONGEST_TOKEN: usize = 256_000;
 /// How far a provider's clock may be from ours, in seconds.
-const LEEWAY: i64 = 300;
+pub(super) const LEEWAY: i64 = 300;
 /// The tenant of personal Microsoft accounts.
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
@@ -66,17 +66,15 @@ impl Inner {
     pub(super) async fn identify(&self, text: &str, wanted: Wanted<'_>) -> Result<Identity, Refused> {
         let token = Token::parse(text)?;
         let metadata = self.authority.metadata(&self.http).await.map_err(Refused::Discovery)?;
-        let algorithm = token.algorithm(&metadata.algorithms)?;
+        let algorithm = token.algorithm(&metadata.algorithms, &["JWT"])?;
         let kid = token.kid(self.authority.dialect)?;
-        let (keys, index) = self.keys.having(&self.http, &metadata, kid, algorithm).await.map_err(|no| match no {
-            NoKey::Unreachable(why) => Refused::Discovery(why),
-            NoKey::Unknown(why) => Refused::Keys(why),
-        })?;
+        let (keys, index) =
+            self.keys.having(&self.http, &metadata.jwks_uri, kid, algorithm).await.map_err(|no| match no {
+                NoKey::Unreachable(why) => Refused::Discovery(why),
+                NoKey::Unknown(why) => Refused::Keys(why),
+            })?;
         let key = &keys[index];
-        match jsonwebtoken::crypto::verify(token.signature, token.message.as_bytes(), &key.decoding, algorithm) {
-            Ok(true) => {}
-            _ => return Err("its signature is wrong".into()),
-        }
+        token.check_signature(key, algorithm)?;
         let context = Context { inner: self, metadata: &metadata, key, algorithm, wanted, now: self.clock.now() };
         RULES.iter().try_for_each(|rule| rule(&token, &context))?;
         self.named_by(&token)
@@ -107,15 +105,15 @@ impl Inner {
 }
 
 /// A token taken apart; nothing in it is believed yet.
-struct Token<'a> {
+pub(super) struct Token<'a> {
     header: Map<String, Value>,
-    claims: Map<String, Value>,
+    pub(super) claims: Map<String, Value>,
     message: &'a str,
     signature: &'a str,
 }
 
 impl<'a> Token<'a> {
-    fn parse(text: &'a str) -> Result<Self, Refused> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Refused> {
         if text.len() > LONGEST_TOKEN {
             return Err("it is too long".into());
         }
@@ -142,24 +140,22 @@ impl<'a> Token<'a> {
         Ok(token)
     }
 
-    fn algorithm(&self, allowed: &[Algorithm]) -> Result<Algorithm, Refused> {
+    /// `types`: what the token may say that it is, in any case; it need not say it.
+    pub(super) fn algorithm(&self, allowed: &[Algorithm], types: &[&str]) -> Result<Algorithm, Refused> {
         if self.header.contains_key("crit") {
             return Err("it has a crit header".into());
         }
         // Access tokens, logout tokens and the like name their type; identity tokens are plain.
-        if self
-            .header
-            .get("typ")
-            .is_some_and(|kind| !kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("JWT")))
-        {
-            return Err("its typ is not JWT".into());
+        let fits = |kind: &Value| kind.as_str().is_some_and(|kind| types.iter().any(|t| t.eq_ignore_ascii_case(kind)));
+        if self.header.get("typ").is_some_and(|kind| !fits(kind)) {
+            return Err(format!("its typ is not {}", types.join(" or ")).into());
         }
         let name = self.header.get("alg").and_then(Value::as_str).unwrap_or_default();
         let known = name.parse().ok().filter(|algorithm| allowed.contains(algorithm));
         known.ok_or_else(|| format!("its alg {:?} is not allowed", printable(name, 20)).into())
     }
 
-    fn kid(&self, dialect: Dialect) -> Result<Option<&str>, Refused> {
+    pub(super) fn kid(&self, dialect: Dialect) -> Result<Option<&str>, Refused> {
         match self.header.get("kid") {
             Some(Value::String(kid)) => Ok(Some(kid)),
             None if dialect == Dialect::Oidc => Ok(None),
@@ -168,8 +164,15 @@ impl<'a> Token<'a> {
         }
     }
 
+    pub(super) fn check_signature(&self, key: &Key, algorithm: Algorithm) -> Result<(), Refused> {
+        match jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.decoding, algorithm) {
+            Ok(true) => Ok(()),
+            _ => Err("its signature is wrong".into()),
+        }
+    }
+
     /// A claim that has to be there, as text.
-    fn text(&self, name: &str) -> Result<&str, Refused> {
+    pub(super) fn text(&self, name: &str) -> Result<&str, Refused> {
         match self.claims.get(name) {
             Some(Value::String(text)) if !text.is_empty() && text.len() <= 1024 => Ok(text),
             Some(_) => Err(format!("its {name} is no text, or too long").into()),
@@ -178,7 +181,7 @@ impl<'a> Token<'a> {
     }
 
     /// A time that is not negative, in whole seconds.
-    fn time(&self, name: &str) -> Result<Option<i64>, Refused> {
+    pub(super) fn time(&self, name: &str) -> Result<Option<i64>, Refused> {
         let Some(value) = self.claims.get(name) else { return Ok(None) };
         let seconds = value.as_i64().filter(|seconds| *seconds >= 0);
         seconds.map(Some).ok_or_else(|| format!("its {name} is no time").into())
@@ -327,11 +330,11 @@ fn access_hash(token: &Token<'_>, context: &Context<'_>) -> Result<(), Refused> 
 }
 
 /// Entra's issuer for one tenant, from its template.
-fn of_tenant(issuer: &str, tenant: &str) -> String {
+pub(super) fn of_tenant(issuer: &str, tenant: &str) -> String {
     issuer.replace("{tenantid}", tenant)
 }
 
-fn is_guid(text: &str) -> bool {
+pub(super) fn is_guid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',

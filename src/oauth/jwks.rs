@@ -7,14 +7,14 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde_json::Value;
+use url::Url;
 
-use super::authority::Metadata;
 use super::cached::Cached;
 use super::http::Http;
 use crate::clock::Clock;
 
 /// After a fetch failed.
-const COOL_DOWN: Duration = Duration::from_secs(30);
+pub(super) const COOL_DOWN: Duration = Duration::from_secs(30);
 
 pub(super) struct Keys(Cached<Vec<Key>>);
 
@@ -50,24 +50,24 @@ impl Keys {
     }
 
     /// Makes sure that there are keys.
-    pub(super) async fn load(&self, http: &Http, metadata: &Metadata) -> Result<Arc<Vec<Key>>, String> {
-        self.0.get(async |limit| fetch(http, metadata, limit).await).await
+    pub(super) async fn load(&self, http: &Http, jwks_uri: &Url) -> Result<Arc<Vec<Key>>, String> {
+        self.0.get(async |limit| fetch(http, jwks_uri, limit).await).await
     }
 
     /// The keys among which `find` finds one, fetched anew where those at hand have none and the rate allows.
     pub(super) async fn having(
         &self,
         http: &Http,
-        metadata: &Metadata,
+        jwks_uri: &Url,
         kid: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<(Arc<Vec<Key>>, usize), NoKey> {
-        let keys = self.load(http, metadata).await.map_err(NoKey::Unreachable)?;
+        let keys = self.load(http, jwks_uri).await.map_err(NoKey::Unreachable)?;
         if let Some(index) = find(&keys, kid, algorithm) {
             return Ok((keys, index));
         }
         let lacking = |keys: &Vec<Key>| find(keys, kid, algorithm).is_none();
-        let renewed = self.0.renew(lacking, async |limit| fetch(http, metadata, limit).await).await;
+        let renewed = self.0.renew(lacking, async |limit| fetch(http, jwks_uri, limit).await).await;
         let keys = renewed.map_err(NoKey::Unreachable)?;
         match find(&keys, kid, algorithm) {
             Some(index) => Ok((keys, index)),
@@ -88,10 +88,10 @@ fn find(keys: &[Key], kid: Option<&str>, algorithm: Algorithm) -> Option<usize> 
     (kid.is_some() || fitting.next().is_none()).then_some(first)
 }
 
-async fn fetch(http: &Http, metadata: &Metadata, limit: Duration) -> Result<Vec<Key>, String> {
-    let body = http.get(&metadata.jwks_uri, limit).await?;
+async fn fetch(http: &Http, jwks_uri: &Url, limit: Duration) -> Result<Vec<Key>, String> {
+    let body = http.get(jwks_uri, limit).await?;
     let keys = parse(&body);
-    if keys.is_empty() { Err(format!("{}: no key in it can be used", metadata.jwks_uri)) } else { Ok(keys) }
+    if keys.is_empty() { Err(format!("{jwks_uri}: no key in it can be used")) } else { Ok(keys) }
 }
 
 /// The keys that can be used; others are no reason to refuse the set.

@@ -4,29 +4,40 @@
 
 mod authority;
 mod cached;
+mod certificate;
 mod classify;
 mod client_auth;
+mod cloud;
 mod code;
 mod device;
 mod exchange;
+mod grants;
 mod http;
 mod id_token;
 mod json;
 mod jwks;
 pub mod jwt;
+mod managed_identity;
 mod refresh;
 mod reply;
+mod verifier;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use url::Url;
 
+pub use self::verifier::{Verified, Verifier, VerifyError, issuer_of};
 use crate::account::AccountKey;
-use crate::clock::Clock;
+use crate::claims::Claims;
+use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::metrics::Metrics;
 use crate::secret::Secret;
+
+pub use self::classify::{Consequence, Example, JWT_BEARER, Row, classification};
+pub use self::cloud::is_one_cloud;
 
 /// One provider of the configuration; clones share its caches (discovery, JWKS) and its connections.
 #[derive(Clone)]
@@ -57,12 +68,14 @@ pub struct Identity {
 #[error("{text}")]
 pub struct TokenError {
     pub class: Class,
+    /// Whom a pause is for.
+    pub whose: Whose,
     pub delivery: Delivery,
     /// Safe to show and to log: `AADSTS50173 invalid_grant (bad_token)`, `HTTP 503`, `connection refused`.
     pub text: String,
     pub retry_after: Option<Duration>,
-    /// The `claims` string of the error, verbatim.
-    pub claims: Option<String>,
+    /// The `claims` of the error.
+    pub claims: Option<Claims>,
 }
 
 /// What an answer of the token endpoint means; one table, in `classify`.
@@ -78,10 +91,21 @@ pub enum Class {
     AppCredential,
     /// The provider refuses the request for another reason of ours. Touches no grant.
     Config,
+    /// On-behalf-of: the caller's own token was refused.
+    Assertion,
     /// Throttled or a loop was detected: wait minutes.
     Backoff,
     /// Down or unreachable for the moment.
     Retry,
+}
+
+/// For whom the provider asks for a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// For what was presented, and nothing else.
+    Grant,
+    /// For everything that we ask of this provider: it throttles.
+    Provider,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +135,7 @@ pub struct AuthorizeOptions {
     pub scopes: Vec<String>,
     pub login_hint: Option<String>,
     pub prompt: Option<String>,
-    pub claims: Option<String>,
+    pub claims: Option<Claims>,
 }
 
 /// A device flow that waits for its user (RFC 8628).
@@ -167,7 +191,7 @@ pub struct BuildError {
 
 /// What two kinds of providers say differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
+pub enum Dialect {
     Entra,
     Oidc,
 }
@@ -182,6 +206,9 @@ struct Inner {
     authority: authority::Authority,
     client_auth: client_auth::ClientAuth,
     keys: jwks::Keys,
+    /// What we say that we can handle, with every request that may bring a token.
+    capabilities: Option<Claims>,
+    metrics: OnceLock<Metrics>,
 }
 
 impl Provider {
@@ -191,7 +218,8 @@ impl Provider {
         let authority = authority::Authority::new(&config.kind, clock.clone()).map_err(in_file)?;
         let dialect = authority.dialect;
         let http = http::Http::new(dialect, config.ca_pem.as_deref(), authority.is_plaintext()).map_err(in_file)?;
-        let client_auth = client_auth::ClientAuth::new(&config.client_id, dialect, &config.credentials);
+        let client_auth =
+            client_auth::ClientAuth::new(&config.client_id, &authority, &config.credentials, clock.clone());
         let keys = jwks::Keys::new(clock.clone());
         Ok(Self(Arc::new(Inner {
             id: config.id.clone(),
@@ -202,7 +230,14 @@ impl Provider {
             authority,
             client_auth: client_auth.map_err(in_file)?,
             keys,
+            capabilities: Claims::capabilities(&config.client_capabilities),
+            metrics: OnceLock::new(),
         })))
+    }
+
+    /// From now on `metrics` counts what happens here.
+    pub fn observed_by(&self, metrics: &Metrics) {
+        self.0.metrics.get_or_init(|| metrics.clone());
     }
 
     pub fn id(&self) -> &str {
@@ -221,7 +256,7 @@ impl Provider {
         refresh_token: &Secret<String>,
         account: &AccountKey,
         scopes: &[String],
-        claims: Option<&str>,
+        claims: Option<&Claims>,
         limit: Duration,
     ) -> Result<TokenReply, TokenError> {
         self.0.refresh(refresh_token, account, scopes, claims, limit).await
@@ -238,15 +273,50 @@ impl Provider {
     }
 
     /// Whether the provider accepts our own credential: it is asked to redeem a refresh token that nobody ever issued, and has to
-    /// refuse that and not us.
+    /// refuse that and not us. A managed identity that is the application has to exist.
     pub async fn probe_credential(&self, scopes: &[String]) -> Result<(), TokenError> {
+        let limit = Duration::from_secs(10);
+        if let Some(identity) = self.0.client_auth.itself() {
+            return identity.probe(&mut http::Deadline::new(limit)).await;
+        }
         let nobodys = Secret::from("bearerd-check");
-        match self.adopt(&nobodys, scopes, Duration::from_secs(10)).await {
+        match self.adopt(&nobodys, scopes, limit).await {
             Err(SignInError::Token(error)) if !matches!(error.class, Class::Dead | Class::Interact | Class::User) => {
                 Err(error)
             }
             _ => Ok(()),
         }
+    }
+
+    /// A token for the app registration itself (RFC 6749, section 4.4).
+    pub async fn client_credentials(
+        &self,
+        scopes: &[String],
+        claims: Option<&Claims>,
+        limit: Duration,
+    ) -> Result<TokenReply, TokenError> {
+        self.0.client_credentials(scopes, claims, limit).await
+    }
+
+    /// A token for the user who is the subject of `assertion`, an access token for us.
+    pub async fn on_behalf_of(
+        &self,
+        assertion: &Secret<String>,
+        scopes: &[String],
+        claims: Option<&Claims>,
+        limit: Duration,
+    ) -> Result<TokenReply, TokenError> {
+        self.0.on_behalf_of(assertion, scopes, claims, limit).await
+    }
+
+    /// Tells the provider that a refresh token is no longer wanted (RFC 7009). False: it has no way to be told.
+    pub async fn revoke(&self, refresh_token: &Secret<String>, limit: Duration) -> Result<bool, TokenError> {
+        self.0.revoke(refresh_token, limit).await
+    }
+
+    /// When the credential that the provider accepted last expires, as far as that can be known.
+    pub fn credential_expiry(&self) -> Option<Timestamp> {
+        self.0.client_auth.expiry()
     }
 
     pub async fn authorize(&self, options: &AuthorizeOptions) -> Result<Authorize, SignInError> {
@@ -266,12 +336,18 @@ impl Provider {
         self.0.redeem_code(code, redirect_uri, verifier, nonce, scopes, issuer).await
     }
 
-    pub async fn start_device(&self, scopes: &[String]) -> Result<Device, SignInError> {
-        self.0.start_device(scopes).await
+    /// `claims` go along here and with every poll.
+    pub async fn start_device(&self, scopes: &[String], claims: Option<&Claims>) -> Result<Device, SignInError> {
+        self.0.start_device(scopes, claims).await
     }
 
-    pub async fn poll_device(&self, device: &Device, scopes: &[String]) -> Result<DevicePoll, SignInError> {
-        self.0.poll_device(device, scopes).await
+    pub async fn poll_device(
+        &self,
+        device: &Device,
+        scopes: &[String],
+        claims: Option<&Claims>,
+    ) -> Result<DevicePoll, SignInError> {
+        self.0.poll_device(device, scopes, claims).await
     }
 }
 
@@ -282,10 +358,19 @@ impl fmt::Debug for Provider {
 }
 
 impl Inner {
+    /// The `claims` to send: those that a challenge or a person's sign-in asks for, verbatim where nothing has to be added.
+    fn claims(&self, asked: Option<&Claims>) -> Option<Claims> {
+        match (asked, &self.capabilities) {
+            (Some(asked), Some(capabilities)) => Some(asked.merge(capabilities)),
+            (Some(claims), None) | (None, Some(claims)) => Some(claims.clone()),
+            (None, None) => None,
+        }
+    }
+
     /// Discovery, and keys to check identity tokens with.
     async fn documents(&self) -> Result<Arc<authority::Metadata>, String> {
         let metadata = self.authority.metadata(&self.http).await?;
-        self.keys.load(&self.http, &metadata).await?;
+        self.keys.load(&self.http, &metadata.jwks_uri).await?;
         Ok(metadata)
     }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::http::{Deadline, Form};
 use super::id_token::{Refused, Wanted};
-use super::{Class, Delivery, Dialect, Identity, Inner, SignInError, TokenError, TokenReply, reply, scope};
+use super::{Class, Delivery, Dialect, Identity, Inner, SignInError, TokenError, TokenReply, Whose, reply, scope};
 use crate::account::AccountKey;
+use crate::claims::Claims;
 use crate::secret::Secret;
 
 impl Inner {
@@ -14,7 +15,7 @@ impl Inner {
         refresh_token: &Secret<String>,
         account: &AccountKey,
         scopes: &[String],
-        claims: Option<&str>,
+        claims: Option<&Claims>,
         limit: Duration,
     ) -> Result<TokenReply, TokenError> {
         let mut deadline = Deadline::new(limit);
@@ -44,17 +45,15 @@ impl Inner {
         &self,
         refresh_token: &Secret<String>,
         scopes: &[String],
-        claims: Option<&str>,
+        claims: Option<&Claims>,
         deadline: &mut Deadline,
     ) -> Result<(TokenReply, Option<Secret<String>>), TokenError> {
         let target = self.target(deadline).await?;
-        let mut form = Form::default()
+        let form = Form::default()
             .plain("grant_type", "refresh_token")
             .plain("scope", scope(scopes))
+            .claims(self.claims(claims).as_ref())
             .secret("refresh_token", refresh_token);
-        if let Some(claims) = claims {
-            form = form.plain("claims", claims);
-        }
         let body = self.exchange(form, &target, deadline).await?;
         reply::read(body, self.clock.now())
     }
@@ -69,6 +68,7 @@ impl Inner {
         // An answer that we refuse has used up what was presented all the same.
         let refused = |text: String| TokenError {
             class: Class::Config,
+            whose: Whose::Grant,
             delivery: Delivery::Unknown,
             text,
             retry_after: None,

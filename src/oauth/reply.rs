@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Class, Delivery, TokenError, TokenReply};
+use super::{Class, Delivery, TokenError, TokenReply, Whose};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -40,6 +40,7 @@ pub(super) fn read(
 fn unusable(text: &str) -> TokenError {
     TokenError {
         class: Class::Retry,
+        whose: Whose::Grant,
         delivery: Delivery::Unknown,
         text: text.to_owned(),
         retry_after: None,

@@ -1,6 +1,7 @@
 //! The one event per request, written at the end of it, and its sample for the metrics. Says who, for whom, what, and how it ended; never
 //! a query, a header or a body.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use http::{Method, StatusCode};
 use super::PeerAddress;
 use super::error::Kind;
 use super::limits::Pass;
-use crate::account::Alias;
 use crate::clock::{Clock, Moment};
 use crate::config::AccessLog;
 use crate::metrics::{Metrics, Origin, RequestSample};
+use crate::vault::Subject;
 
 /// What is known of a request so far. Written when it is dropped.
 pub struct Access {
     pub client: Arc<str>,
-    pub account: Option<Alias>,
+    pub subject: Option<Subject>,
     pub upstream: Arc<str>,
     pub error: Option<Kind>,
     pub attempts: u32,
@@ -48,7 +49,7 @@ impl Access {
     ) -> Self {
         Self {
             client: Arc::default(),
-            account: None,
+            subject: None,
             upstream: Arc::default(),
             error: None,
             attempts: 0,
@@ -91,18 +92,28 @@ impl Access {
     }
 }
 
+/// For whom, as logs say it: an alias, `app`, or `obo:` and the name that the caller's token gives its user.
+pub fn account(subject: &Subject) -> Cow<'_, str> {
+    match subject {
+        Subject::User(alias) => alias.as_str().into(),
+        Subject::App => "app".into(),
+        Subject::OnBehalfOf(user) => format!("obo:{}", user.name.as_deref().unwrap_or(&user.subject)).into(),
+    }
+}
+
 impl Drop for Access {
     fn drop(&mut self) {
         if self.log == AccessLog::Off {
             return;
         }
         let took = self.clock.moment().since(self.started);
+        let account = self.subject.as_ref().map(account);
         tracing::info!(
             target: "bearerd::access",
             request_id = self.request_id,
             peer = %self.peer,
             client = &*self.client,
-            account = self.account.as_ref().map(Alias::as_str),
+            account = account.as_deref(),
             upstream = &*self.upstream,
             method = %self.method,
             path = self.path,
@@ -114,5 +125,30 @@ impl Drop for Access {
             upstream_ms = self.upstream_took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             broke_off = self.broke_off,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Alias;
+    use crate::clock::Timestamp;
+    use crate::vault::Assertion;
+
+    #[test]
+    fn for_whom_as_logs_say_it() {
+        let on_behalf_of = |name: Option<&str>| {
+            Subject::OnBehalfOf(Arc::new(Assertion {
+                token: "secret".into(),
+                tenant: "t".to_owned(),
+                subject: "s".to_owned(),
+                name: name.map(str::to_owned),
+                expires: Timestamp::default(),
+            }))
+        };
+        assert_eq!(account(&Subject::User(Alias::new("alice").unwrap())), "alice");
+        assert_eq!(account(&Subject::App), "app");
+        assert_eq!(account(&on_behalf_of(Some("alice@contoso.com"))), "obo:alice@contoso.com");
+        assert_eq!(account(&on_behalf_of(None)), "obo:s");
     }
 }

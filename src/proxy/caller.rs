@@ -1,48 +1,46 @@
-//! Who asks, and for whom.
+//! Who asks.
 //!
-//! A client is known by a credential of its own: a key (Basic password, Bearer, `X-Api-Key`), a client certificate, or the peer of
-//! a Unix socket. Identity is decided once, from authenticated evidence only; a header that names an account counts only for an authenticated
-//! client that may act for it. Default deny.
+//! A client is known by a credential of its own: a key (Basic password, Bearer, `X-Api-Key`), a token of an issuer that we trust, a
+//! client certificate, or the peer of a Unix socket. Identity is decided once, from authenticated evidence only; a header that names an
+//! account counts only for an authenticated client that may act for it. Default deny.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::{Kind, Refusal, no_such_account};
+use super::bearers::Bearers;
+use super::error::{Kind, Refusal};
 use super::limits::ClientGate;
 use super::passwords::Passwords;
 use super::policy::Policy;
+use super::subject::Accounts;
+pub use super::subject::Caller;
 use super::{Peer, PeerAddress};
-use crate::account::Alias;
-use crate::config::{self, ClientCredential};
+use crate::clock::Clock;
+use crate::config::{self, ClientCredential, Identity};
+use crate::oauth::{BuildError, Verifier};
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const BEARERD_ACCOUNT: HeaderName = HeaderName::from_static("bearerd-account");
 
-/// A credential longer than this is refused unread.
-const LONGEST_CREDENTIAL: usize = 8 * 1024;
+/// A credential longer than this is refused unread. A token that names its user's two hundred groups has 12 KiB.
+const LONGEST_CREDENTIAL: usize = 16 * 1024;
+
 /// A calling application, ready for use.
 pub struct Client {
     pub name: Arc<str>,
     pub policy: Policy,
     pub gate: ClientGate,
-    accounts: Accounts,
-}
-
-/// Which accounts a client may act for.
-struct Accounts {
-    patterns: GlobSet,
-    /// The one account of a client whose `accounts` is a single plain alias.
-    only: Option<Alias>,
+    pub identity: Identity,
+    pub accounts: Accounts,
 }
 
 /// All clients, found by what they present.
@@ -50,6 +48,7 @@ pub struct Clients {
     by_key: HashMap<[u8; 32], Arc<Client>>,
     passwords: Arc<Passwords>,
     by_password: Vec<Arc<Client>>,
+    bearers: Arc<Bearers>,
     by_name: HashMap<String, Arc<Client>>,
     by_uid: HashMap<u32, Arc<Client>>,
 }
@@ -61,77 +60,88 @@ pub struct Presented {
     pub user: Option<String>,
     /// The key or password.
     key: Option<Secret<String>>,
-    /// Only Basic carries passwords; a Bearer or an `X-Api-Key` is a key.
-    is_basic: bool,
+    place: Place,
     is_meant_for_us: bool,
 }
 
+/// Where a key stands. Only Basic carries passwords, and only a Bearer is a token; each of them may carry a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    Basic,
+    Bearer,
+    #[default]
+    ApiKey,
+}
+
 impl Clients {
-    pub fn new(clients: &[config::Client], tasks: Tasks) -> Self {
+    pub fn new(clients: &[config::Client], clock: &Clock, tasks: Tasks) -> Result<Self, BuildError> {
         let hashes = clients.iter().filter_map(|client| match &client.credential {
             ClientCredential::PasswordHash(phc) => Some(phc.clone()),
             _ => None,
         });
-        let mut all = Self {
-            by_key: HashMap::new(),
-            passwords: Arc::new(Passwords::new(hashes.collect(), tasks)),
-            by_password: Vec::new(),
-            by_name: HashMap::new(),
-            by_uid: HashMap::new(),
-        };
-        for config in clients {
-            let client = Arc::new(Client {
-                name: config.name.as_str().into(),
-                policy: Policy::new(config),
-                gate: ClientGate::new(config.limits),
-                accounts: Accounts::new(&config.accounts),
-            });
+        let passwords = Arc::new(Passwords::new(hashes.collect(), tasks.clone()));
+        let (mut by_key, mut by_name, mut by_uid) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut by_password, mut verifiers) = (Vec::new(), Vec::new());
+        for (at, config) in clients.iter().enumerate() {
+            let client = Arc::new(Client::new(config));
             match &config.credential {
                 ClientCredential::KeyDigest(digest) => {
-                    all.by_key.insert(*digest, client);
+                    by_key.insert(*digest, client);
                 }
-                ClientCredential::PasswordHash(_) => all.by_password.push(client),
+                ClientCredential::PasswordHash(_) => by_password.push(client),
                 ClientCredential::MtlsSan(name) => {
-                    all.by_name.insert(name.clone(), client);
+                    by_name.insert(name.clone(), client);
+                }
+                ClientCredential::Jwt(issuer) => {
+                    let broken = |e: BuildError| BuildError { key: format!("clients[{at}].jwt.{}", e.key), why: e.why };
+                    verifiers.push((Verifier::new(issuer, clock.clone()).map_err(broken)?, client));
                 }
                 ClientCredential::PeerUid(uid) => {
-                    all.by_uid.insert(*uid, client);
+                    by_uid.insert(*uid, client);
                 }
             }
         }
-        all
+        let bearers = Arc::new(Bearers::new(verifiers, clock.clone(), tasks));
+        Ok(Self { by_key, passwords, by_password, bearers, by_name, by_uid })
     }
 
-    /// The client behind a request: by what it presents, else by its connection. A wrong password or `X-Api-Key` was meant for us and
-    /// makes nobody of the connection's client; an unknown Bearer may be an SDK's dummy.
-    pub async fn identify(&self, presented: &Presented, peer: &Peer) -> Result<Arc<Client>, Refusal> {
+    /// The client behind a request: by what it presents, else by its connection. A wrong password, `X-Api-Key` or token of an issuer that
+    /// we trust was meant for us and makes nobody of the connection's client; an unknown Bearer may be an SDK's dummy.
+    pub async fn identify(&self, presented: &Presented, peer: &Peer) -> Result<Caller, Refusal> {
         if let Some(key) = &presented.key {
-            if let Some(client) = self.by_key(key) {
-                return Ok(client);
+            let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
+            if let Some(client) = self.by_key(&digest) {
+                return Ok(Caller::known(client));
             }
-            if presented.is_basic
+            if presented.place == Place::Basic
                 && let Some(index) = self.passwords.owner(key).await?
             {
-                return Ok(Arc::clone(&self.by_password[index]));
+                return Ok(Caller::known(Arc::clone(&self.by_password[index])));
+            }
+            if presented.place == Place::Bearer
+                && let Some(bearer) = self.bearers.owner(digest, key).await?
+            {
+                return Ok(Caller::by_token(bearer));
             }
         }
         if !presented.is_meant_for_us
             && let Some(client) = self.by_connection(peer)
         {
-            return Ok(client);
+            return Ok(Caller::known(client));
         }
-        Err(Kind::ClientUnauthenticated.because(match presented.key {
+        let refusal = Kind::ClientUnauthenticated.because(match presented.key {
             Some(_) => "the client key is unknown or wrong",
             None => {
                 "a client key is needed: as the password of Basic authentication, as a Bearer token, or in X-Api-Key"
             }
-        }))
+        });
+        let is_token = presented.place == Place::Bearer && self.bearers.are_expected();
+        Err(if is_token { refusal.for_its_token() } else { refusal })
     }
 
-    fn by_key(&self, key: &Secret<String>) -> Option<Arc<Client>> {
-        let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
-        let (stored, client) = self.by_key.get_key_value(&digest)?;
-        bool::from(stored.ct_eq(&digest)).then(|| Arc::clone(client))
+    fn by_key(&self, digest: &[u8; 32]) -> Option<Arc<Client>> {
+        let (stored, client) = self.by_key.get_key_value(digest)?;
+        bool::from(stored.ct_eq(digest)).then(|| Arc::clone(client))
     }
 
     fn by_connection(&self, peer: &Peer) -> Option<Arc<Client>> {
@@ -155,14 +165,15 @@ impl Presented {
                 presented.user = Some(user).filter(|user| !user.is_empty());
                 presented.is_meant_for_us = !password.expose().is_empty();
                 presented.key = Some(password);
-                presented.is_basic = true;
+                presented.place = Place::Basic;
             } else if scheme.eq_ignore_ascii_case("bearer") {
                 presented.key = Some(rest.trim().into());
+                presented.place = Place::Bearer;
             }
         }
         if let Some(key) = once(headers, &X_API_KEY)? {
             presented.key = Some(key.into());
-            presented.is_basic = false;
+            presented.place = Place::ApiKey;
             presented.is_meant_for_us = true;
         }
         Ok(presented)
@@ -170,43 +181,14 @@ impl Presented {
 }
 
 impl Client {
-    /// The account that a request is for. `selectors` in the contract's order: path, Basic user name, `Bearerd-Account`.
-    pub fn account(&self, selectors: [Option<&str>; 3]) -> Result<Alias, Refusal> {
-        let mut named = selectors.into_iter().flatten();
-        let Some(first) = named.next() else {
-            return self.accounts.only.clone().ok_or_else(|| {
-                Kind::AccountAmbiguous.because(
-                    "name an account: as the Basic user name, in the path (/as/{alias}/...), or in Bearerd-Account",
-                )
-            });
-        };
-        if named.any(|other| other != first) {
-            return Err(Kind::AccountAmbiguous
-                .because("the path, the Basic user name and Bearerd-Account name different accounts"));
+    fn new(config: &config::Client) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            policy: Policy::new(config),
+            gate: ClientGate::new(config.limits),
+            identity: config.identity,
+            accounts: Accounts::new(&config.accounts),
         }
-        match Alias::new(first) {
-            Ok(alias) if self.accounts.patterns.is_match(first) => Ok(alias),
-            _ => Err(no_such_account()),
-        }
-    }
-}
-
-impl Accounts {
-    fn new(patterns: &[String]) -> Self {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            match Glob::new(pattern) {
-                Ok(glob) => {
-                    set.add(glob);
-                }
-                Err(error) => tracing::error!(%error, "an account pattern is ignored"),
-            }
-        }
-        let only = match patterns {
-            [alias] => Alias::new(alias).ok(),
-            _ => None,
-        };
-        Self { patterns: set.build().unwrap_or_else(|_| GlobSet::empty()), only }
     }
 }
 
@@ -237,22 +219,32 @@ fn basic(encoded: &str) -> Result<(String, Secret<String>), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::passwords;
     use super::*;
     use crate::config::ClientLimits;
 
-    fn clients(credential: ClientCredential, accounts: &[&str]) -> Arc<Clients> {
-        let client = config::Client {
+    fn config(credential: ClientCredential, identity: Identity, accounts: &[&str]) -> config::Client {
+        config::Client {
             name: "payroll".into(),
             credential,
+            identity,
             accounts: accounts.iter().map(|&a| a.to_owned()).collect(),
             allow: Vec::new(),
             deny: Vec::new(),
             read_only: false,
             limits: ClientLimits::default(),
-        };
-        Arc::new(Clients::new(&[client], Tasks::on(tokio::runtime::Handle::current())))
+        }
+    }
+
+    pub fn client(identity: Identity, accounts: &[&str]) -> Client {
+        Client::new(&config(ClientCredential::PeerUid(1), identity, accounts))
+    }
+
+    fn clients(credential: ClientCredential, accounts: &[&str]) -> Arc<Clients> {
+        let clients = [config(credential, Identity::User, accounts)];
+        let tasks = Tasks::on(tokio::runtime::Handle::current());
+        Arc::new(Clients::new(&clients, &Clock::system(), tasks).unwrap())
     }
 
     fn with_key(accounts: &[&str]) -> Arc<Clients> {
@@ -274,7 +266,11 @@ mod tests {
 
     async fn kind(clients: &Arc<Clients>, pairs: &[(&str, &str)]) -> Result<String, Kind> {
         let presented = Presented::read(&headers(pairs)).map_err(|refusal| refusal.kind)?;
-        clients.identify(&presented, &tcp()).await.map(|client| client.name.to_string()).map_err(|refusal| refusal.kind)
+        clients
+            .identify(&presented, &tcp())
+            .await
+            .map(|caller| caller.client.name.to_string())
+            .map_err(|refusal| refusal.kind)
     }
 
     #[tokio::test]
@@ -349,22 +345,5 @@ mod tests {
         );
         let long = basic_value(&"u".repeat(300), "other");
         assert_eq!(kind(&clients, &[("authorization", long.as_str())]).await, Err(Kind::ClientUnauthenticated));
-    }
-
-    #[tokio::test]
-    async fn the_account_is_selected_in_order_and_must_be_allowed() {
-        let one = with_key(&["alice"]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
-        assert_eq!(one.account([None, None, None]).unwrap().as_str(), "alice");
-        assert_eq!(one.account([Some("alice"), Some("alice"), None]).unwrap().as_str(), "alice");
-        assert_eq!(one.account([Some("alice"), Some("bob"), None]).unwrap_err().kind, Kind::AccountAmbiguous);
-        assert_eq!(one.account([None, None, Some("bob")]).unwrap_err().kind, Kind::AccountForbidden);
-        let many = with_key(&["*@contoso.com"]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
-        assert_eq!(many.account([None, None, None]).unwrap_err().kind, Kind::AccountAmbiguous);
-        assert_eq!(many.account([None, Some("a@contoso.com"), None]).unwrap().as_str(), "a@contoso.com");
-        for evil in ["a@evil@contoso.com", "x@evil.com", "a/b@contoso.com", "a@contoso.com.", "", "\0@contoso.com"] {
-            assert_eq!(many.account([None, Some(evil), None]).unwrap_err().kind, Kind::AccountForbidden, "{evil:?}");
-        }
-        let none = with_key(&[]).by_key[&<[u8; 32]>::from(Sha256::digest(b"bk_right"))].clone();
-        assert_eq!(none.account([None, Some("alice"), None]).unwrap_err().kind, Kind::AccountForbidden);
     }
 }

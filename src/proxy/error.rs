@@ -51,6 +51,8 @@ pub struct Refusal {
     pub message: String,
     pub retry_after: Option<Duration>,
     pub signin_url: Option<String>,
+    /// A challenge of the scheme Bearer, for callers who prove themselves by a token: they can do something about it.
+    pub bearer: Option<String>,
     /// The upstream may have done what the request asked for.
     pub maybe_executed: bool,
     /// Where the request ends is in doubt: nothing after it on this connection is read.
@@ -103,6 +105,7 @@ impl Kind {
             message: message.into(),
             retry_after: None,
             signin_url: None,
+            bearer: None,
             maybe_executed: false,
             closes: false,
         }
@@ -119,6 +122,13 @@ impl Refusal {
     #[must_use]
     pub fn closing(mut self) -> Self {
         self.closes = true;
+        self
+    }
+
+    /// The caller's token is at fault: another one may do (RFC 6750, section 3.1).
+    #[must_use]
+    pub fn for_its_token(mut self) -> Self {
+        self.bearer = Some("Bearer realm=\"bearerd\", error=\"invalid_token\"".to_owned());
         self
     }
 
@@ -144,7 +154,10 @@ impl Refusal {
             "innerError": {"date": now.to_string(), "request-id": request_id, "client-request-id": client_request_id},
         }});
         let mut response = Response::new(ReplyBody::full(Bytes::from(body.to_string())));
-        *response.status_mut() = status;
+        *response.status_mut() = match (&self.bearer, self.kind) {
+            (Some(_), Kind::SigninRequired) => StatusCode::UNAUTHORIZED,
+            _ => status,
+        };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -173,6 +186,9 @@ impl Refusal {
         if self.maybe_executed {
             set(BEARERD_MAYBE_EXECUTED, "1".to_owned());
         }
+        if let Some(challenge) = self.bearer.as_ref().and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
+            headers.append(WWW_AUTHENTICATE, challenge);
+        }
         response
     }
 }
@@ -182,10 +198,32 @@ impl From<LeaseError> for Refusal {
         let message = error.to_string();
         match error {
             LeaseError::NoAccount => no_such_account(),
-            LeaseError::SigninRequired(_) | LeaseError::Revoked => Kind::SigninRequired.because(format!(
-                "{}. Ask the owner of the account to sign in again (Bearerd-Signin-Url), or the operator for a sign-in link.",
-                message.trim_end_matches('.')
-            )),
+            LeaseError::SigninRequired(_) | LeaseError::Revoked => {
+                let step = matches!(&error, LeaseError::SigninRequired(reason) if reason.claims.is_some());
+                let step = if step { " The organisation asks for one more step of the person." } else { "" };
+                Kind::SigninRequired.because(format!(
+                    "{}.{step} Ask the owner of the account to sign in again (Bearerd-Signin-Url), or the operator for a sign-in link.",
+                    message.trim_end_matches('.')
+                ))
+            }
+            LeaseError::Challenge { claims, .. } => {
+                let mut refusal = Kind::SigninRequired.because(format!(
+                    "{}. Take the user through a sign-in with the claims of WWW-Authenticate, and present the new token.",
+                    message.trim_end_matches('.')
+                ));
+                let claims = claims.map(|claims| format!(", claims=\"{}\"", claims.to_base64())).unwrap_or_default();
+                refusal.bearer = Some(format!("Bearer realm=\"\", error=\"insufficient_claims\"{claims}"));
+                refusal
+            }
+            LeaseError::AssertionRefused(text) => {
+                let mut refusal = Kind::ClientUnauthenticated.because(format!(
+                    "{}. Present a fresh token of the user for this proxy.",
+                    message.trim_end_matches('.')
+                ));
+                refusal.bearer =
+                    Some(format!("Bearer error=\"invalid_token\", error_description=\"{}\"", described(&text)));
+                refusal
+            }
             LeaseError::AppCredential(_) => Kind::AppCredentialInvalid.because(format!(
                 "{}. The operator has to renew providers.*.credentials; no account has lost its grant.",
                 message.trim_end_matches('.')
@@ -197,15 +235,79 @@ impl From<LeaseError> for Refusal {
             LeaseError::StoreUnavailable(_) => {
                 Kind::StoreUnavailable.because("the token store is unavailable").after(Duration::from_secs(5))
             }
-            LeaseError::Damaged(_) => Kind::InternalError.because("the account's record can't be used; the log says why"),
+            LeaseError::Damaged(_) => {
+                Kind::InternalError.because("the account's record can't be used; the log says why")
+            }
         }
     }
+}
+
+/// What may stand in an `error_description` (RFC 6750, section 3).
+fn described(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect()
 }
 
 /// "May not" and "does not exist" look alike.
 pub fn no_such_account() -> Refusal {
     Kind::AccountForbidden.because(
         "this client may not act for that account, or there is no such account; \
-         the account is what the path (/as/NAME/...), the Basic user name or Bearerd-Account names",
+         the account is what the path (/as/NAME/...), the Basic user name, Bearerd-Account or the token's account_claim names",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::Claims;
+    use crate::graph::challenge::challenge;
+    use crate::store::Reason;
+
+    fn answer(error: LeaseError) -> Response<ReplyBody> {
+        Refusal::from(error).answer("1", "1", Timestamp::from_secs(1))
+    }
+
+    fn challenges(answer: &Response<ReplyBody>) -> Vec<&str> {
+        answer.headers().get_all(WWW_AUTHENTICATE).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    fn claims() -> Option<Claims> {
+        Claims::parse(r#"{"access_token":{"polids":{"essential":true,"values":["x"]}}}"#)
+    }
+
+    #[test]
+    fn who_acts_on_behalf_of_somebody_gets_a_challenge_that_can_be_read_again() {
+        let text = "AADSTS50076 interaction_required".to_owned();
+        let refused = answer(LeaseError::Challenge { text: text.clone(), claims: claims() });
+        assert_eq!(
+            (refused.status(), &refused.headers()[BEARERD_ERROR]),
+            (StatusCode::UNAUTHORIZED, &HeaderValue::from_static("signin_required"))
+        );
+        assert_eq!(challenge(refused.headers()), claims());
+        assert!(challenges(&refused)[0].starts_with("Bearer realm=\"\", error=\"insufficient_claims\", claims=\""));
+        let refused = answer(LeaseError::Challenge { text, claims: None });
+        assert_eq!(challenges(&refused), ["Bearer realm=\"\", error=\"insufficient_claims\""]);
+    }
+
+    #[test]
+    fn a_refused_assertion_is_the_callers_own_token() {
+        let refused = answer(LeaseError::AssertionRefused("AADSTS500133 invalid_grant: \"x\\\r\n\u{e4}y".to_owned()));
+        assert_eq!(
+            (refused.status(), &refused.headers()[BEARERD_ERROR]),
+            (StatusCode::UNAUTHORIZED, &HeaderValue::from_static("client_unauthenticated"))
+        );
+        let expected = "Bearer error=\"invalid_token\", error_description=\"AADSTS500133 invalid_grant: xy\"";
+        assert_eq!(challenges(&refused), ["Basic realm=\"bearerd\", charset=\"UTF-8\"", expected]);
+    }
+
+    #[test]
+    fn a_person_who_is_asked_for_one_more_step_is_told_so() {
+        let reason =
+            |claims| Reason { dead: false, text: "AADSTS50076".to_owned(), claims, since: Timestamp::default() };
+        for (claims, said) in [(claims(), true), (None, false)] {
+            let refusal = Refusal::from(LeaseError::SigninRequired(reason(claims)));
+            assert_eq!((refusal.kind, refusal.message.contains("one more step")), (Kind::SigninRequired, said));
+            let refused = refusal.answer("1", "1", Timestamp::default());
+            assert_eq!((refused.status(), challenges(&refused).len()), (StatusCode::FORBIDDEN, 0));
+        }
+    }
 }

@@ -8,6 +8,7 @@
 
 mod access;
 mod batch;
+mod bearers;
 pub mod caller;
 pub mod canonical;
 mod error;
@@ -21,6 +22,7 @@ pub mod reply;
 mod request_id;
 pub mod route;
 mod shared;
+mod subject;
 mod upstream;
 pub mod verdict;
 
@@ -32,7 +34,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use self::access::Access;
@@ -45,13 +47,14 @@ use self::route::Route;
 pub use self::shared::{Setup, Shared, SigninLinks, framing};
 pub use self::upstream::TemplateError;
 use self::upstream::{SendError, Template, Upstream};
-use self::verdict::{Facts, Failure, Outcome, Verdict};
-use crate::account::Alias;
+use self::verdict::{Facts, Failure, Outcome, Renewed, Verdict};
+use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::config;
-use crate::graph::retry_after;
+use crate::graph::{challenge, retry_after};
 use crate::metrics::Metrics;
-use crate::vault::{Lease, LeaseError, Rejected, UpstreamId};
+use crate::store::Reason;
+use crate::vault::{Lease, LeaseError, Rejected, Subject, UpstreamId};
 
 const BEARERD_RETRY: HeaderName = HeaderName::from_static("bearerd-retry");
 /// The body of a 401 is kept while the token is renewed, if it is not longer than this.
@@ -122,7 +125,8 @@ impl Proxy {
         let shared = &*self.shared;
         let host = shared.admit(&head, peer)?;
         let presented = Presented::read(&head.headers)?;
-        let client = shared.clients.identify(&presented, peer).await?;
+        let caller = shared.clients.identify(&presented, peer).await?;
+        let client = &caller.client;
         access.client = Arc::clone(&client.name);
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let Route { upstream: index, alias, target, .. } =
@@ -132,9 +136,9 @@ impl Proxy {
             })?;
         let (upstream, upstream_id) = (&self.upstreams[index], shared.templates[index].1);
         access.upstream = Arc::clone(&upstream.template.name);
-        let account =
-            client.account([alias.as_deref(), presented.user.as_deref(), once(&head.headers, &BEARERD_ACCOUNT)?])?;
-        access.account = Some(account.clone());
+        let subject =
+            caller.subject([alias.as_deref(), presented.user.as_deref(), once(&head.headers, &BEARERD_ACCOUNT)?])?;
+        access.subject = Some(subject.clone());
         access.passes = shared.enter(&client.gate)?;
         let path = canonical::canonical(target.split('?').next().unwrap_or_default())
             .ok_or_else(|| Kind::BadRequest.because("the path can be read in two ways"))?;
@@ -146,20 +150,20 @@ impl Proxy {
                 shared.judge_members(&client.policy, &body, &path, addressed(&head, peer), silence).await?;
             }
             Err(denied) => {
-                tracing::info!(target: "bearerd::audit", event = "policy_denied", client = &*client.name, account = %account, method = %head.method, path = &*path);
+                tracing::info!(target: "bearerd::audit", event = "policy_denied", client = &*client.name, account = &*access::account(&subject), method = %head.method, path = &*path);
                 return Err(denied);
             }
         }
         let may_retry = head.headers.get(&BEARERD_RETRY).is_none_or(|value| value != "off");
         let safe = matches!(head.method, Method::GET | Method::HEAD);
         let outbound = OutboundHead::new(head, target, request_id, &upstream.template.destination)?;
-        let mut lease = self.lease(&account, upstream_id).await?;
+        let mut lease = self.lease(&subject, upstream_id).await?;
         let mut facts = Facts {
             outcome: Outcome::Failed(Failure::NotSent),
             safe,
             can_repeat: true,
             may_retry,
-            renewed: false,
+            renewed: Renewed::No,
             waits: 0,
             waited: Duration::ZERO,
             failures: 0,
@@ -171,25 +175,29 @@ impl Proxy {
             access.upstream_took =
                 Some(access.upstream_took.unwrap_or_default() + shared.clock.moment().since(started));
             facts.can_repeat = body.can_repeat();
-            facts.outcome = outcome(&sent, shared.clock.now());
+            let claims = asked(&sent);
+            facts.outcome = outcome(&sent, claims.is_some(), shared.clock.now());
             match (verdict::decide(&facts), sent) {
                 (Verdict::NewToken, Ok(answer)) => {
                     let mut answer = deliver(answer, upstream, peer.secure);
                     answer.body_mut().settle(LONGEST_KEPT_ANSWER).await;
                     if !body.recall() {
-                        shared.vault.reject_behind(&lease, upstream_id);
+                        shared.vault.reject_behind(&subject, &lease, upstream_id, claims.as_ref());
                         return Ok(shared.unhealed(answer, "body_not_kept"));
                     }
-                    match shared.vault.reject(&lease, upstream_id).await {
+                    match shared.vault.reject(&subject, &lease, upstream_id, claims.as_ref()).await {
                         Ok(Rejected::Renewed(renewed)) => lease = renewed,
                         Ok(Rejected::TooYoung) => return Ok(shared.unhealed(answer, "too_young")),
-                        Err(error) => return Err(self.refuse(error, &account).await),
+                        Err(error) if claims.is_some() && nobody_can_help(&subject, &error) => {
+                            return Ok(shared.unhealed(answer, "claims_refused"));
+                        }
+                        Err(error) => return Err(self.refuse(error, &subject, claims).await),
                     }
-                    shared.metrics.retried("401");
-                    facts.renewed = true;
+                    shared.metrics.retried(if claims.is_some() { "claims" } else { "401" });
+                    facts.renewed = if claims.is_some() { Renewed::Challenged } else { Renewed::Plain };
                 }
                 (Verdict::NewTokenForLater, Ok(answer)) => {
-                    shared.vault.reject_behind(&lease, upstream_id);
+                    shared.vault.reject_behind(&subject, &lease, upstream_id, claims.as_ref());
                     return Ok(shared.unhealed(deliver(answer, upstream, peer.secure), "body_not_kept"));
                 }
                 (Verdict::Wait(wait), Ok(answer)) if body.recall() => {
@@ -205,10 +213,14 @@ impl Proxy {
                 (Verdict::GiveUp { maybe_executed }, sent) => return Err(give_up(sent.err(), &body, maybe_executed)),
                 (_, Ok(answer)) => {
                     let answer = deliver(answer, upstream, peer.secure);
-                    if answer.status() == http::StatusCode::UNAUTHORIZED && may_retry {
+                    if may_retry && claims.is_some() && matches!(subject, Subject::OnBehalfOf(_)) {
+                        let text = "the upstream still asks for it with the new token".to_owned();
+                        return Err(LeaseError::Challenge { text, claims }.into());
+                    }
+                    if may_retry && (answer.status() == StatusCode::UNAUTHORIZED || claims.is_some()) {
                         return Ok(shared.unhealed(answer, "refused_again"));
                     }
-                    if facts.renewed {
+                    if facts.renewed != Renewed::No {
                         shared.metrics.upstream_401("healed");
                     }
                     return Ok(answer);
@@ -218,17 +230,27 @@ impl Proxy {
         }
     }
 
-    async fn lease(&self, account: &Alias, upstream: UpstreamId) -> Result<Arc<Lease>, Refusal> {
-        match self.shared.vault.lease(account, upstream).await {
+    async fn lease(&self, subject: &Subject, upstream: UpstreamId) -> Result<Arc<Lease>, Refusal> {
+        match self.shared.vault.lease(subject, upstream).await {
             Ok(lease) => Ok(lease),
-            Err(error) => Err(self.refuse(error, account).await),
+            Err(error) => Err(self.refuse(error, subject, None).await),
         }
     }
 
-    /// The refusal for a missing token, with the link that mends it where a sign-in does.
-    async fn refuse(&self, error: LeaseError, account: &Alias) -> Refusal {
+    /// The refusal for a missing token, with what mends it where a sign-in does: a link, or for a caller who acts on behalf of somebody the
+    /// challenge. `claims`: the upstream's own.
+    async fn refuse(&self, error: LeaseError, subject: &Subject, claims: Option<Claims>) -> Refusal {
+        let error = match error {
+            LeaseError::Challenge { text, claims: said } => LeaseError::Challenge { text, claims: said.or(claims) },
+            LeaseError::SigninRequired(reason) if !reason.dead => {
+                LeaseError::SigninRequired(Reason { claims: reason.claims.or(claims), ..reason })
+            }
+            error => error,
+        };
         let mut refusal = Refusal::from(error);
-        if refusal.kind == Kind::SigninRequired {
+        if let Subject::User(account) = subject
+            && refusal.kind == Kind::SigninRequired
+        {
             refusal.signin_url = self.shared.links.link(account).await;
         }
         refusal
@@ -253,12 +275,25 @@ fn addressed(head: &Parts, peer: &Peer) -> Option<String> {
 
 type Sent = Result<(Response<Incoming>, upstream::Hold), SendError>;
 
-fn outcome(sent: &Sent, now: crate::clock::Timestamp) -> Outcome {
+/// What a refusal of the upstream asks a new token to be got with.
+fn asked(sent: &Sent) -> Option<Claims> {
+    let (response, _) = sent.as_ref().ok()?;
+    let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    if refused { challenge::challenge(response.headers()) } else { None }
+}
+
+/// Behind the application itself there is nobody who could sign in: that it can't have what the upstream asks for, the upstream says best.
+fn nobody_can_help(subject: &Subject, error: &LeaseError) -> bool {
+    matches!((subject, error), (Subject::App, LeaseError::Misconfigured(_)))
+}
+
+fn outcome(sent: &Sent, challenged: bool, now: crate::clock::Timestamp) -> Outcome {
     match sent {
         Err(error) => Outcome::Failed(error.failure),
         Ok((response, _)) => {
             let values = response.headers().get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok());
-            Outcome::Answer { status: response.status().as_u16(), retry_after: retry_after::parse(values, now) }
+            let retry_after = retry_after::parse(values, now);
+            Outcome::Answer { status: response.status().as_u16(), retry_after, challenged }
         }
     }
 }

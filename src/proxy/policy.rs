@@ -116,6 +116,7 @@ pub(super) mod tests {
         Policy::new(&Client {
             name: "c".into(),
             credential: ClientCredential::PeerUid(1),
+            identity: crate::config::Identity::User,
             accounts: Vec::new(),
             allow: texts(allow),
             deny: texts(deny),

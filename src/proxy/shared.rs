@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::caller::Clients;
 use super::error::{self, Kind, Refusal};
@@ -21,7 +21,6 @@ use crate::clock::Clock;
 use crate::config::{self, AccessLog, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
-use crate::tasks::Tasks;
 use crate::vault::{UpstreamId, Vault};
 
 /// A `$batch` is at most 20 requests; what is longer than this is not looked into.
@@ -54,19 +53,18 @@ pub struct Shared {
 pub struct Setup<'a> {
     pub server: &'a config::Server,
     pub upstreams: &'a BTreeMap<String, config::Upstream>,
-    pub clients: &'a [config::Client],
+    pub clients: Arc<Clients>,
     pub log: AccessLog,
     pub hosts: Arc<Hosts>,
     pub vault: Vault,
     pub links: Arc<dyn SigninLinks>,
     pub clock: Clock,
-    pub tasks: Tasks,
     pub metrics: Metrics,
 }
 
 impl Shared {
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, log, hosts, vault, links, clock, tasks, metrics } = setup;
+        let Setup { server, upstreams, clients, log, hosts, vault, links, clock, metrics } = setup;
         let mut templates = Vec::new();
         for config in upstreams.values() {
             if let Some(id) = vault.upstream(&config.name) {
@@ -76,7 +74,7 @@ impl Shared {
         let names: Vec<String> = upstreams.keys().cloned().collect();
         let own_origins = std::iter::once(&server.public_url).chain(upstreams.values().map(|upstream| &upstream.url));
         Ok(Self {
-            clients: Arc::new(Clients::new(clients, tasks)),
+            clients,
             routes: Routes {
                 root: names.iter().position(|name| name == "graph").or((names.len() == 1).then_some(0)),
                 hosts: upstreams.values().filter_map(|upstream| upstream.url.host_str().map(str::to_owned)).collect(),
@@ -157,10 +155,12 @@ impl Shared {
         policy.permit_batch(&read, version, &own)
     }
 
-    /// A 401 of the upstream's own that goes through.
+    /// A refusal of the upstream's own that goes through. A 403 is left as it is: nothing tells it apart from any other.
     pub(super) fn unhealed(&self, mut answer: Response<ReplyBody>, why: &'static str) -> Response<ReplyBody> {
-        self.metrics.upstream_401(why);
-        answer.headers_mut().insert(error::BEARERD_ERROR, HeaderValue::from_static("upstream_401"));
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            self.metrics.upstream_401(why);
+            answer.headers_mut().insert(error::BEARERD_ERROR, HeaderValue::from_static("upstream_401"));
+        }
         answer
     }
 }

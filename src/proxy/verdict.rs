@@ -1,7 +1,7 @@
 //! What happens after an attempt: one pure function. It decides, others carry it out.
 //!
 //! A request is sent again only where that is safe: after a 401 (the upstream did nothing), when it never left, or when it may be repeated
-//! by its nature (GET and HEAD). A token is renewed at most once for a request.
+//! by its nature (GET and HEAD). A token is renewed at most once for a request, or twice where a claims challenge follows a plain 401.
 
 use std::time::Duration;
 
@@ -15,7 +15,12 @@ const WAITS: u32 = 2;
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Answer { status: u16, retry_after: Option<Duration> },
+    /// `challenged`: with a claims challenge.
+    Answer {
+        status: u16,
+        retry_after: Option<Duration>,
+        challenged: bool,
+    },
     Failed(Failure),
 }
 
@@ -33,7 +38,6 @@ pub enum Failure {
 }
 
 /// All that the decision depends on.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a yes or no")]
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub outcome: Outcome,
@@ -43,12 +47,21 @@ pub struct Facts {
     pub can_repeat: bool,
     /// The client has not said `Bearerd-Retry: off`.
     pub may_retry: bool,
-    /// The token was renewed for this request before.
-    pub renewed: bool,
+    /// Whether the token was renewed for this request before, and why.
+    pub renewed: Renewed,
     pub waits: u32,
     pub waited: Duration,
     /// Attempts that failed without an answer before this one.
     pub failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    No,
+    /// After a plain 401. A claims challenge may still follow: an old token is refused before its claims are looked at.
+    Plain,
+    /// After a claims challenge.
+    Challenged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +82,20 @@ pub fn decide(facts: &Facts) -> Verdict {
     match facts.outcome {
         Outcome::Answer { status: 100..=199, .. } => Verdict::GiveUp { maybe_executed: !facts.safe },
         Outcome::Answer { .. } if !facts.may_retry => Verdict::Deliver,
-        Outcome::Answer { status: 401, .. } => match (facts.renewed, facts.can_repeat) {
-            (true, _) => Verdict::Deliver,
-            (false, true) => Verdict::NewToken,
-            (false, false) => Verdict::NewTokenForLater,
-        },
-        Outcome::Answer { status: 429 | 503, retry_after } => {
+        Outcome::Answer { status: 401, challenged, .. }
+        | Outcome::Answer { status: 403, challenged: challenged @ true, .. } => {
+            let in_vain = match facts.renewed {
+                Renewed::No => false,
+                Renewed::Plain => !challenged,
+                Renewed::Challenged => true,
+            };
+            match (in_vain, facts.can_repeat) {
+                (true, _) => Verdict::Deliver,
+                (false, true) => Verdict::NewToken,
+                (false, false) => Verdict::NewTokenForLater,
+            }
+        }
+        Outcome::Answer { status: 429 | 503, retry_after, .. } => {
             let wait = retry_after.unwrap_or(UNSAID);
             let patient = facts.waits < WAITS && facts.waited + wait <= PATIENCE;
             if facts.safe && facts.can_repeat && patient { Verdict::Wait(wait) } else { Verdict::Deliver }
@@ -97,18 +118,22 @@ mod tests {
     use super::*;
 
     const FACTS: Facts = Facts {
-        outcome: Outcome::Answer { status: 200, retry_after: None },
+        outcome: Outcome::Answer { status: 200, retry_after: None, challenged: false },
         safe: true,
         can_repeat: true,
         may_retry: true,
-        renewed: false,
+        renewed: Renewed::No,
         waits: 0,
         waited: Duration::ZERO,
         failures: 0,
     };
 
     fn answer(status: u16, retry_after: Option<u64>) -> Outcome {
-        Outcome::Answer { status, retry_after: retry_after.map(Duration::from_secs) }
+        Outcome::Answer { status, retry_after: retry_after.map(Duration::from_secs), challenged: false }
+    }
+
+    fn challenge(status: u16) -> Outcome {
+        Outcome::Answer { status, retry_after: None, challenged: true }
     }
 
     #[test]
@@ -122,9 +147,30 @@ mod tests {
     fn a_401_is_healed_once_with_the_whole_body_or_for_later() {
         let facts = Facts { outcome: answer(401, None), safe: false, ..FACTS };
         assert_eq!(decide(&facts), Verdict::NewToken);
-        assert_eq!(decide(&Facts { renewed: true, ..facts }), Verdict::Deliver);
+        assert_eq!(decide(&Facts { renewed: Renewed::Plain, ..facts }), Verdict::Deliver);
         assert_eq!(decide(&Facts { can_repeat: false, ..facts }), Verdict::NewTokenForLater);
         assert_eq!(decide(&Facts { may_retry: false, ..facts }), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_claims_challenge_is_answered_once_after_a_plain_401_too() {
+        for status in [401, 403] {
+            let facts = Facts { outcome: challenge(status), safe: false, ..FACTS };
+            for (renewed, verdict) in [
+                (Renewed::No, Verdict::NewToken),
+                (Renewed::Plain, Verdict::NewToken),
+                (Renewed::Challenged, Verdict::Deliver),
+            ] {
+                assert_eq!(decide(&Facts { renewed, ..facts }), verdict, "{status} {renewed:?}");
+            }
+            assert_eq!(decide(&Facts { can_repeat: false, ..facts }), Verdict::NewTokenForLater);
+            assert_eq!(decide(&Facts { may_retry: false, ..facts }), Verdict::Deliver);
+        }
+        let plain = Facts { outcome: answer(401, None), renewed: Renewed::Challenged, ..FACTS };
+        assert_eq!(decide(&plain), Verdict::Deliver, "two renewals at the most");
+        for status in [200, 400, 404, 500] {
+            assert_eq!(decide(&Facts { outcome: challenge(status), ..FACTS }), Verdict::Deliver, "{status}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Only the number of an error is ever used: its text comes from outside and is not shown.
 
+use crate::store::Reason;
+
 /// Plain words for one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Words {
@@ -16,6 +18,13 @@ pub(super) fn number(text: &str) -> Option<u32> {
     let (_, rest) = text.split_once("AADSTS")?;
     let digits: &str = &rest[..rest.bytes().take_while(u8::is_ascii_digit).count()];
     if digits.len() > 9 { None } else { digits.parse().ok() }
+}
+
+/// In plain words, why an account has to be signed in again. A challenge that comes without a number still says one thing.
+pub(super) fn why(reason: &Reason) -> Option<&'static str> {
+    let known = number(&reason.text).and_then(words).map(|words| words.what);
+    known
+        .or(reason.claims.as_ref().map(|_| "Your organisation asks for one more step, such as a proof that it is you."))
 }
 
 /// True: the person's consent is what is missing, so the sign-in asks for it.
@@ -49,6 +58,7 @@ pub(super) fn words(number: u32) -> Option<Words> {
             administrator("Your organisation's policy does not allow the sign-in from this device or place.")
         }
         50105 => administrator("You are not assigned to this application."),
+        50089 | 50085 => person("The last sign-in has ended.", SIGN_IN_AGAIN),
         50173 | 50132 | 50133 => person("Your password was changed, or your sign-ins were revoked.", SIGN_IN_AGAIN),
         70008 | 700_082 => person("The last sign-in had not been used for a long time and has expired.", SIGN_IN_AGAIN),
         70043 => person("Your organisation asks for a new sign-in every so often, and the time is up.", SIGN_IN_AGAIN),
@@ -75,6 +85,9 @@ pub(super) fn words(number: u32) -> Option<Words> {
             "Wait some minutes, then sign in once more.",
         ),
         50055 | 50144 => person("Your password has expired.", "Change it, then sign in once more."),
+        501_481 | 50147 | 700_005 => {
+            person("The answer belongs to another sign-in than the one that was started.", SIGN_IN_AGAIN)
+        }
         54005 | 70000 => person("The answer of the sign-in was used already.", SIGN_IN_AGAIN),
         70016..=70020 => person("The code was not entered in time.", "Start again to get a new code."),
         50011 => administrator("The redirect address of this service is not registered with the provider."),
@@ -98,6 +111,31 @@ mod tests {
         assert_eq!(number("AADSTS99999999999999999999"), None);
         assert_eq!(number("HTTP 503"), None);
         assert!(asks_for_consent("AADSTS65001 ..."));
+    }
+
+    #[test]
+    fn every_number_that_a_person_can_do_something_about_has_words() {
+        use crate::oauth::{Class, classification};
+        for row in classification() {
+            if matches!(row.class, Class::Dead | Class::Interact | Class::User) {
+                for code in row.codes.iter().filter(|code| **code != 9_002_313) {
+                    assert!(words(u32::try_from(*code).unwrap()).is_some(), "{code}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_challenge_without_a_number_is_explained_too() {
+        let reason = |text: &str, claims: Option<&str>| Reason {
+            dead: false,
+            text: text.to_owned(),
+            claims: claims.and_then(crate::claims::Claims::parse),
+            since: crate::clock::Timestamp::default(),
+        };
+        assert!(why(&reason("interaction_required", Some("{}"))).is_some_and(|words| words.contains("one more step")));
+        assert!(why(&reason("AADSTS53000 ..", Some("{}"))).is_some_and(|words| words.contains("a device")));
+        assert_eq!(why(&reason("interaction_required", None)), None);
     }
 
     #[test]

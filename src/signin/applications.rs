@@ -72,6 +72,7 @@ pub(super) mod tests {
         config::Client {
             name: name.into(),
             credential: config::ClientCredential::KeyDigest([0; 32]),
+            identity: config::Identity::User,
             accounts: accounts.iter().map(ToString::to_string).collect(),
             allow: vec![],
             deny: vec![],

@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::request::{Cookie, Params, is_own_form};
 use super::ticket::{self, DeviceFlow, DeviceTurn};
 use super::{Answer, Inner, login};
+use crate::claims::Claims;
 use crate::clock::Timestamp;
 use crate::oauth::{Class, Device, DevicePoll, SignInError, SignedIn};
 
@@ -41,13 +42,14 @@ pub(super) async fn start(inner: &Inner, request: &Request<Bytes>) -> Answer {
         return Err(Problem::cross_site());
     }
     let offer = inner.offer(&params).await?;
-    let device = offer.provider.start_device(&offer.purpose.scopes).await?;
+    let device = offer.provider.start_device(&offer.purpose.scopes, offer.options.claims.as_ref()).await?;
     let now = inner.clock.now();
     let life = device.expires_in.min(LONGEST);
     let (id, expires, interval_secs) = (ticket::random_id(), now.plus(life), device.interval.as_secs().max(1));
     let flow = DeviceFlow {
         provider: offer.provider_id,
         purpose: offer.purpose,
+        claims: offer.options.claims.map(|claims| claims.to_string()),
         user_code: device.user_code,
         verification_uri: device.verification_uri,
         expires,
@@ -90,7 +92,8 @@ async fn take_turn(inner: &Inner, id: &str, flow: &DeviceFlow) -> Result<Option<
         interval: Duration::from_secs(turn.interval_secs),
         message: None,
     };
-    match judge(provider.poll_device(&device, &flow.purpose.scopes).await) {
+    let claims = flow.claims.as_deref().and_then(Claims::parse);
+    match judge(provider.poll_device(&device, &flow.purpose.scopes, claims.as_ref()).await) {
         Polled::Wait { slower } => {
             turn.interval_secs += slower;
             turn.next_poll = inner.clock.now().plus(Duration::from_secs(turn.interval_secs));
@@ -155,11 +158,19 @@ fn web_address(text: &str) -> Option<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::{Delivery, TokenError};
+    use crate::oauth::{Delivery, TokenError, Whose};
 
     fn error(class: Class) -> Result<DevicePoll, SignInError> {
         let text = "AADSTS70020".into();
-        Err(TokenError { class, delivery: Delivery::Answered, text, retry_after: None, claims: None }.into())
+        Err(TokenError {
+            class,
+            whose: Whose::Grant,
+            delivery: Delivery::Answered,
+            text,
+            retry_after: None,
+            claims: None,
+        }
+        .into())
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::scopes;
 use crate::account::Alias;
 use crate::clock::Timestamp;
-use crate::oauth::{Class, Delivery, TokenError};
+use crate::oauth::{Class, Delivery, TokenError, Whose};
 use crate::vault::PutError;
 
 const HOSTILE: &str = "\"'><script>alert(1)</script>&";
@@ -65,9 +65,10 @@ fn pages(site: &Site, text: &str) -> Vec<(&'static str, String)> {
     let reason = Reason {
         words: Some("Your password was changed, or your sign-ins were revoked."),
         text: "AADSTS50173 invalid_grant (bad_token)",
+        partly: false,
         since: "2026-03-01 09:12 UTC".into(),
     };
-    let hostile_reason = Reason { words: None, text, since: text.into() };
+    let hostile_reason = Reason { words: None, text, partly: true, since: text.into() };
     let wait = |alias| Wait {
         frame,
         alias,
@@ -80,6 +81,7 @@ fn pages(site: &Site, text: &str) -> Vec<(&'static str, String)> {
     let session = SignoutSession { alias: text, username: Some("alice@contoso.com"), token: invite };
     let blocked = TokenError {
         class: Class::Interact,
+        whose: Whose::Grant,
         delivery: Delivery::Answered,
         text: "AADSTS53003 access_denied".into(),
         retry_after: None,

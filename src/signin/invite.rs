@@ -12,6 +12,7 @@ use url::Url;
 use super::problem::Problem;
 use super::ticket;
 use crate::account::{AccountKey, Alias};
+use crate::claims::Claims;
 use crate::clock::{Clock, Timestamp};
 use crate::store::{Store, StoreError, TicketKind};
 
@@ -34,7 +35,7 @@ pub struct Invite {
     /// `None`: what the upstreams of that provider are configured to need.
     pub scopes: Option<Vec<String>>,
     /// A claims challenge that the sign-in has to carry.
-    pub claims: Option<String>,
+    pub claims: Option<Claims>,
     /// For the person to read: who asks.
     pub created_by: String,
     pub expires: Timestamp,
@@ -128,7 +129,7 @@ fn encode(invite: &Invite) -> Vec<u8> {
         account: invite.account.clone(),
         provider: invite.provider.clone(),
         scopes: invite.scopes.clone(),
-        claims: invite.claims.clone(),
+        claims: invite.claims.as_ref().map(ToString::to_string),
         created_by: invite.created_by.clone(),
         expires: invite.expires,
     };
@@ -146,7 +147,7 @@ fn decode(payload: &[u8]) -> Result<Invite, StoreError> {
         account: stored.account,
         provider: stored.provider,
         scopes: stored.scopes,
-        claims: stored.claims,
+        claims: stored.claims.as_deref().and_then(Claims::parse),
         created_by: stored.created_by,
         expires: stored.expires,
     })
@@ -160,7 +161,7 @@ mod tests {
     fn a_link_comes_back_as_it_was() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
         let mut invite = Invite::new(Some(Alias::new("alice").unwrap()), "entra", "the operator", &clock);
-        invite.claims = Some(r#"{"access_token":{"nbf":{"essential":true}}}"#.into());
+        invite.claims = Claims::parse(r#"{"access_token":{"nbf":{"essential":true}}}"#);
         invite.scopes = Some(vec!["Mail.Read".into()]);
         invite.account = Some(AccountKey { provider: "entra".into(), tenant: "t".into(), subject: "s".into() });
         assert_eq!(invite.expires, Timestamp::from_secs(1_000 + 86_400));

@@ -59,8 +59,9 @@ pub(super) fn show(inner: &Inner, offer: &Offer, leads_to: &Url, device: bool) -
         alias: purpose.alias.as_deref(),
         username: offer.username.as_deref(),
         reason: offer.reason.as_ref().map(|reason| page::Reason {
-            words: aadsts::number(&reason.text).and_then(aadsts::words).map(|words| words.what),
+            words: aadsts::why(reason),
             text: &reason.text,
+            partly: offer.partly,
             since: for_people(reason.since),
         }),
         applications: &offer.applications,

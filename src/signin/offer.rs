@@ -33,6 +33,8 @@ pub(super) struct Offer {
     /// As known from the last sign-in.
     pub username: Option<String>,
     pub reason: Option<Reason>,
+    /// Only a part of the account waits; the rest of it goes on.
+    pub partly: bool,
     /// When the link expires.
     pub expires: Option<Timestamp>,
 }
@@ -119,19 +121,28 @@ impl Inner {
             None => (None, self.applications.acting_for_someone()),
         };
         let username = grant.as_ref().and_then(|grant| grant.username.clone());
-        let reason = match grant.map(|grant| grant.status) {
-            Some(Status::Reauth(reason)) => Some(reason),
-            _ => None,
-        };
+        let reason = grant.as_ref().and_then(|grant| grant.reason().cloned());
+        let partly = grant.as_ref().is_some_and(|grant| grant.status == Status::Active);
+        let waiting = grant.as_ref().and_then(Grant::challenge);
         let options = AuthorizeOptions {
             redirect_uri: self.site.redirect_uri(id),
             scopes: scopes.consent,
             login_hint: username.clone(),
             prompt: prompt(reason.as_ref(), username.as_deref()).map(str::to_owned),
-            claims: link.and_then(|link| link.claims.clone()).or_else(|| reason.as_ref()?.claims.clone()),
+            claims: waiting.or_else(|| link.and_then(|link| link.claims.clone())),
         };
         let expires = link.map(|link| link.expires);
-        Ok(Offer { provider_id: id.to_owned(), provider, purpose, options, applications, username, reason, expires })
+        Ok(Offer {
+            provider_id: id.to_owned(),
+            provider,
+            purpose,
+            options,
+            applications,
+            username,
+            reason,
+            partly,
+            expires,
+        })
     }
 
     /// A record that can't be opened does not keep anyone from signing in anew.
@@ -177,6 +188,7 @@ mod tests {
             url: "https://graph.microsoft.com".parse().unwrap(),
             provider: provider.into(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
+            app_scopes: Vec::new(),
             ca_pem: None,
             http: config::HttpVersion::Auto,
             timeout: Duration::from_secs(1),

@@ -85,6 +85,8 @@ pub(super) struct Offer<'a> {
 pub(super) struct Reason<'a> {
     pub words: Option<&'static str>,
     pub text: &'a str,
+    /// The rest of the account goes on.
+    pub partly: bool,
     pub since: String,
 }
 

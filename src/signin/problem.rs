@@ -203,7 +203,7 @@ impl From<TokenError> for Problem {
                 }),
             ),
             Class::Backoff | Class::Retry => Self::unavailable(error.retry_after),
-            Class::Dead | Class::Interact | Class::User => {
+            Class::Dead | Class::Interact | Class::User | Class::Assertion => {
                 let title = match words {
                     Some(words) if words.administrator => "An administrator has to help",
                     _ => "You are not signed in",
@@ -308,11 +308,17 @@ pub(super) fn for_people(at: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::account::Alias;
-    use crate::oauth::Delivery;
+    use crate::oauth::{Delivery, Whose};
 
     fn token(class: Class, text: &str) -> Problem {
-        let error =
-            TokenError { class, delivery: Delivery::Answered, text: text.into(), retry_after: None, claims: None };
+        let error = TokenError {
+            class,
+            whose: Whose::Grant,
+            delivery: Delivery::Answered,
+            text: text.into(),
+            retry_after: None,
+            claims: None,
+        };
         SignInError::Token(error).into()
     }
 

@@ -34,7 +34,7 @@ pub(super) async fn revoke(inner: &Inner, request: &Request<Bytes>) -> Answer {
     let (id, session) = session.filter(|_| fits).ok_or_else(Problem::no_session)?;
     let (account, id_of_account) = (&session.alias, session.key.id());
     tracing::info!(target: "bearerd::audit", event = "revoke", account, id = id_of_account, by = "the account's user");
-    inner.store.revoke(&session.key).await?;
+    inner.vault.revoke(&session.key).await?;
     // After it, so that a store that can't be used now lets the person try again.
     ticket::take::<Session>(&inner.store, &id, inner.clock.now()).await?;
     let page = Revoked { frame: &inner.site.frame, alias: &session.alias };

@@ -58,6 +58,8 @@ pub(super) struct DeviceFlow {
     pub provider: String,
     #[serde(flatten)]
     pub purpose: Purpose,
+    /// A claims challenge that the sign-in carries.
+    pub claims: Option<String>,
     pub user_code: String,
     pub verification_uri: String,
     pub expires: Timestamp,

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::account::{AccountKey, Alias};
+use crate::claims::Claims;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -12,7 +13,7 @@ use crate::secret::Secret;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// What is known of an account's grant. Never holds a refresh token: that leaves by `claim` alone.
+/// What is known of an account's grant. Never holds a refresh token: that leaves by `claim`, or erased by `revoke`.
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub key: AccountKey,
@@ -36,6 +37,18 @@ pub struct Grant {
     pub fail_count: u32,
     /// An intent is open: somebody presents the refresh token right now, or died while doing so.
     pub intent: bool,
+    /// What can't be had without a sign-in, though the refresh token lives.
+    pub parked: Vec<Parked>,
+}
+
+/// A scope set for which the provider wants to see the person, asked with these claims. Other scope sets of the grant go on, and
+/// so does the same one without the claims.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parked {
+    pub scope_set: String,
+    /// The claims challenge that was presented along; `None`: a plain refresh was refused.
+    pub asked: Option<Claims>,
+    pub reason: Reason,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +59,54 @@ pub struct AccessToken {
     pub expires: Timestamp,
     /// When the provider issued it to us.
     pub obtained: Timestamp,
+    /// When the provider wants it renewed (`refresh_in`).
+    pub refresh_after: Option<Timestamp>,
+    /// The claims challenge that it answers.
+    pub claims: Option<Claims>,
+}
+
+impl Grant {
+    /// `active`, `uncertain`, `reauth` (something of it waits for a sign-in) or `revoked`.
+    pub fn state(&self) -> &'static str {
+        match &self.status {
+            Status::Active if !self.parked.is_empty() => "reauth",
+            Status::Active => "active",
+            Status::Uncertain => "uncertain",
+            Status::Reauth(_) => "reauth",
+            Status::Revoked => "revoked",
+        }
+    }
+
+    /// Why a token for this scope set, asked with these claims, waits for a sign-in.
+    pub fn parked_for(&self, scope_set: &str, asked: Option<&Claims>) -> Option<&Reason> {
+        let same = |parked: &&Parked| {
+            parked.scope_set == scope_set
+                && match (&parked.asked, asked) {
+                    (None, _) => true,
+                    (Some(parked), Some(asked)) => asked.covers(parked),
+                    (Some(_), None) => false,
+                }
+        };
+        self.parked.iter().find(same).map(|parked| &parked.reason)
+    }
+
+    /// Why the grant needs a sign-in, the gravest reason first.
+    pub fn reason(&self) -> Option<&Reason> {
+        match &self.status {
+            Status::Reauth(reason) => Some(reason),
+            _ => self.parked.first().map(|parked| &parked.reason),
+        }
+    }
+
+    /// The claims that the next sign-in has to carry: all that anything waits for.
+    pub fn challenge(&self) -> Option<Claims> {
+        let status = if let Status::Reauth(reason) = &self.status { reason.claims.as_ref() } else { None };
+        let parked = self.parked.iter().filter_map(|parked| parked.reason.claims.as_ref().or(parked.asked.as_ref()));
+        status
+            .into_iter()
+            .chain(parked)
+            .fold(None, |all: Option<Claims>, claims| Some(all.map_or_else(|| claims.clone(), |all| all.merge(claims))))
+    }
 }
 
 /// The canonical name of a set of scopes: sorted, deduplicated, joined by one space.
@@ -61,7 +122,7 @@ pub enum Status {
     Active,
     /// Strict providers only: a presentation whose outcome is unknown.
     Uncertain,
-    /// Needs a sign-in.
+    /// The refresh token is dead: nothing but a sign-in helps.
     Reauth(Reason),
     Revoked,
 }
@@ -74,7 +135,7 @@ pub struct Reason {
     /// For people: what the provider said, already free of secrets, e.g. `AADSTS50173: the grant was revoked`.
     pub text: String,
     /// The claims challenge that the next sign-in has to carry, if there is one.
-    pub claims: Option<String>,
+    pub claims: Option<Claims>,
     pub since: Timestamp,
 }
 
@@ -149,8 +210,10 @@ pub struct Failure {
 
 #[derive(Clone, Debug)]
 pub enum FailureKind {
-    /// A definite, final answer.
-    Final { dead: bool, text: String, claims: Option<String> },
+    /// A definite, final answer: the refresh token is dead.
+    Final { text: String, claims: Option<Claims> },
+    /// A definite answer: this scope set, asked with these claims, can't be had without a sign-in. The refresh token lives.
+    Park { scope_set: String, asked: Option<Claims>, text: String, claims: Option<Claims> },
     /// A definite answer that did not use the refresh token, or the request never left: try again after `backoff`.
     Transient { backoff: Duration },
     /// The provider looked at our own credential and refused that: the grant is as it was before the claim.

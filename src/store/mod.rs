@@ -1,7 +1,7 @@
 //! Where grants are kept: sealed, durable, and changed only by the steps of the refresh protocol.
 //!
 //! Invariants: a commit that returned is on disk; no state of an older epoch is ever stored; a refresh token leaves the store
-//! only through `claim`. Every backend sees sealed bytes only (`seal`), and every backend decides by the same pure steps (`refresh`).
+//! only through `claim`, or through the `revoke` that has erased it. Every backend sees sealed bytes only (`seal`), and every backend decides by the same pure steps (`refresh`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::secret::Secret;
 use crate::tasks::Tasks;
 
 pub use self::grant::{
-    AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Reason, Refusal,
-    SignIn, Status, TicketKind, scope_set,
+    AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Parked, Reason,
+    Refusal, SignIn, Status, TicketKind, scope_set,
 };
 pub use self::key_file::generate_key;
 use self::sqlite::Sqlite;
@@ -46,6 +46,13 @@ pub enum Held {
     /// The current one was got by presenting it.
     Before,
     Never,
+}
+
+/// A grant that was revoked, and is to be revoked at the provider too.
+#[derive(Debug)]
+pub struct Revoked {
+    /// What was erased; `None`: there was nothing left of it, or nothing that opens.
+    pub refresh_token: Option<Secret<String>>,
 }
 
 /// The store's keys, as far as they may be known: names and dates.
@@ -119,6 +126,12 @@ impl Store {
         self.run("list", move |backend| backend.list(after.as_deref(), limit)).await
     }
 
+    /// Active grants of `provider` whose refresh token nobody has used since `before`, the longest idle first, without tokens.
+    pub async fn idle(&self, provider: &str, before: Timestamp, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        let provider = provider.to_owned();
+        self.run("idle", move |backend| backend.idle(&provider, before, limit)).await
+    }
+
     /// (provider, state) -> number. States: `active`, `uncertain`, `reauth`, `revoked`.
     pub async fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
         self.run("counts", Sqlite::counts).await
@@ -136,7 +149,7 @@ impl Store {
         self.run("claim", move |backend| backend.claim(&key, (epoch, version), lease, rotation, false)).await
     }
 
-    /// A claim by order of an operator: skips a backoff, and tries a grant that waits for interaction (not a dead one).
+    /// A claim by order of an operator: skips a backoff. What is parked never stops a claim; a dead grant always does.
     pub async fn claim_forced(
         &self,
         key: &AccountKey,
@@ -149,6 +162,7 @@ impl Store {
         self.run("claim_forced", move |backend| backend.claim(&key, (epoch, version), lease, rotation, true)).await
     }
 
+    /// Stores an answer. What waited for a sign-in and got its token with it waits no longer.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         self.run("commit", move |backend| backend.commit(&commit)).await
     }
@@ -164,13 +178,13 @@ impl Store {
         self.run("settle", move |backend| backend.settle(&key, epoch)).await
     }
 
-    /// A new life of the grant: raises the epoch, clears intent and backoff. Returns the grant as it is now.
+    /// A new life of the grant: raises the epoch, clears intent, backoff and all that waited for it. Returns the grant as it is now.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Grant, StoreError> {
         self.run("sign_in", move |backend| backend.sign_in(&sign_in)).await
     }
 
-    /// Ends the life of the grant: raises the epoch, erases its tokens. The account stays. False: there is no such account.
-    pub async fn revoke(&self, key: &AccountKey) -> Result<bool, StoreError> {
+    /// Ends the life of the grant: raises the epoch, erases its tokens. The account stays. `None`: there is no such account.
+    pub async fn revoke(&self, key: &AccountKey) -> Result<Option<Revoked>, StoreError> {
         let key = key.clone();
         self.run("revoke", move |backend| backend.revoke(&key)).await
     }

@@ -1,18 +1,26 @@
 //! The pure steps of the refresh protocol: every backend asks them what to do, inside the transaction that then does it.
 //!
-//! Invariants: a strict provider's refresh token is presented once, but for one last resort per epoch; a real successor of the
+//! Invariants: a strict provider's refresh token is presented once, but for one last resort per token; a real successor of the
 //! current epoch is never refused because of a lock or a clock; epoch, version and fence never go back. No I/O, no time and no
 //! sealed bytes in here: a step says what becomes of the bytes, the backend moves them.
 
 use std::time::Duration;
 
-use super::grant::{Committed, Failed, FailureKind, Fingerprint, Reason, Refusal, Status};
+use super::grant::{Committed, Failed, FailureKind, Fingerprint, Parked, Reason, Refusal, Status};
 use super::holders::HolderId;
+use crate::claims::Claims;
 use crate::clock::Timestamp;
 use crate::config::Rotation;
 
 /// How long after its deadline an answer may still come: the total time-out of a token request.
 const LATE_ANSWER: Duration = Duration::from_secs(8);
+
+/// How much of a grant may wait for a sign-in: APIs choose the claims, so this is bounded.
+const PARKED: usize = 16;
+
+/// Times further away than these were written by a clock that was wrong: nobody waits for them.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
 const LOST: &str = "the answer to the last refresh was lost, and the provider takes a refresh token only once";
 const LOST_AGAIN: &str = "two refreshes in a row were cut off, and the provider takes a refresh token only once";
@@ -32,12 +40,14 @@ pub struct Row {
     /// The claim of the newest stored commit.
     pub committed_fence: u64,
     pub intent: Option<Intent>,
-    /// The epoch in which the last resort was used; 0: never.
+    /// The epoch in which the last resort of this token was used; 0: it was not.
     pub last_resort_epoch: u64,
     pub fail_count: u32,
     pub next_try: Option<Timestamp>,
     /// When the last of the stored access tokens expires. Read only.
     pub access_until: Option<Timestamp>,
+    /// What waits for a sign-in while the refresh token lives, the oldest first.
+    pub parked: Vec<Parked>,
 }
 
 /// Somebody is about to present a refresh token, or died while doing so.
@@ -59,7 +69,7 @@ pub struct Ask {
     pub lease: Duration,
     pub rotation: Rotation,
     pub holder: HolderId,
-    /// An operator asks: a backoff is skipped, and a grant that waits for interaction may be tried.
+    /// An operator asks: a backoff is skipped.
     pub forced: bool,
 }
 
@@ -74,13 +84,16 @@ pub enum Decision {
 
 /// A provider's answer without its bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Successor {
+pub struct Successor<'a> {
     pub epoch: u64,
     pub parent: Fingerprint,
     pub fence: u64,
     /// `None`: the answer had no refresh token.
     pub token: Option<Fingerprint>,
     pub grace: Duration,
+    /// What the access token that came along is for, and the claims that it answers.
+    pub scope_set: &'a str,
+    pub claims: Option<&'a Claims>,
 }
 
 /// What becomes of the sealed refresh tokens.
@@ -96,6 +109,16 @@ pub enum Bytes {
     /// The new one takes the place; the previous one stays as it is.
     ReplaceSibling,
     Erase,
+}
+
+impl Intent {
+    fn is_open(&self, now: Timestamp) -> bool {
+        ahead(self.deadline, now, LONGEST_LEASE)
+    }
+}
+
+fn ahead(time: Timestamp, now: Timestamp, believable: Duration) -> bool {
+    time > now && time.since(now) <= believable
 }
 
 impl Row {
@@ -115,6 +138,7 @@ impl Row {
             fail_count: 0,
             next_try: None,
             access_until: None,
+            parked: Vec::new(),
         }
     }
 
@@ -136,10 +160,9 @@ pub fn claim(row: &mut Row, ask: &Ask, now: Timestamp, holder_dead: bool) -> Dec
     }
     match &row.status {
         Status::Active | Status::Uncertain => {}
-        Status::Reauth(reason) if ask.forced && !reason.dead => {}
         Status::Reauth(_) | Status::Revoked => return Decision::Stale,
     }
-    if let Some(until) = row.next_try.filter(|until| *until > now && !ask.forced) {
+    if let Some(until) = row.next_try.filter(|until| ahead(*until, now, LONGEST_BACKOFF) && !ask.forced) {
         return Decision::Backoff { until };
     }
     let strict = ask.rotation == Rotation::Strict;
@@ -153,12 +176,12 @@ pub fn claim(row: &mut Row, ask: &Ask, now: Timestamp, holder_dead: bool) -> Dec
             row.ends_lost(LOST_AGAIN, now);
             return Decision::Stale;
         }
-        Some(intent) if intent.deadline > now && !uncertain => return Decision::Busy { until: intent.deadline },
+        Some(intent) if intent.is_open(now) && !uncertain => return Decision::Busy { until: intent.deadline },
         Some(_) if strict => {
             row.status = Status::Uncertain;
             return Decision::Uncertain;
         }
-        Some(intent) if intent.deadline > now => return Decision::Busy { until: intent.deadline },
+        Some(intent) if intent.is_open(now) => return Decision::Busy { until: intent.deadline },
         Some(_) => (true, false),
     };
     row.is_certain();
@@ -172,7 +195,7 @@ pub fn claim(row: &mut Row, ask: &Ask, now: Timestamp, holder_dead: bool) -> Dec
 }
 
 /// COMMIT by lineage: what was presented decides, not who holds a claim.
-pub fn commit(row: &mut Row, successor: &Successor, now: Timestamp) -> (Committed, Bytes) {
+pub fn commit(row: &mut Row, successor: &Successor<'_>, now: Timestamp) -> (Committed, Bytes) {
     let refused = |why| (Committed::Refused(why), Bytes::Keep);
     let already = (Committed::Already { version: row.version }, Bytes::Keep);
     if row.status == Status::Revoked {
@@ -190,7 +213,7 @@ pub fn commit(row: &mut Row, successor: &Successor, now: Timestamp) -> (Committe
         if row.committed_fence == successor.fence {
             return already;
         }
-        return (row.succeeds(successor.fence), Bytes::Keep);
+        return (row.succeeds(successor), Bytes::Keep);
     };
     if row.token == Some(token) {
         return already;
@@ -205,18 +228,22 @@ pub fn commit(row: &mut Row, successor: &Successor, now: Timestamp) -> (Committe
     row.token = Some(token);
     row.parent = Some(successor.parent);
     row.parent_fence = successor.fence;
-    (row.succeeds(successor.fence), bytes)
+    (row.succeeds(successor), bytes)
 }
 
 impl Row {
-    fn succeeds(&mut self, fence: u64) -> Committed {
+    fn succeeds(&mut self, successor: &Successor<'_>) -> Committed {
+        let Successor { fence, scope_set, claims, .. } = *successor;
         // Another one's intent stays: it may still present the parent, so nobody may use up the successor meanwhile.
         self.intent = self.intent.filter(|intent| intent.fence != fence);
         self.version += 1;
         self.status = Status::Active;
         self.committed_fence = fence;
+        // The new token has a last resort of its own.
+        self.last_resort_epoch = 0;
         self.fail_count = 0;
         self.next_try = None;
+        self.parked.retain(|parked| parked.scope_set != scope_set || !parked.is_answered_by(claims));
         Committed::Stored { version: self.version }
     }
 }
@@ -240,7 +267,7 @@ pub fn fail(
         row.intent = None;
         return Failed::Ignored;
     }
-    if !matches!(kind, FailureKind::Untried) {
+    if !matches!(kind, FailureKind::Untried | FailureKind::Park { .. }) {
         row.fail_count = row.fail_count.saturating_add(1);
     }
     match kind {
@@ -248,17 +275,24 @@ pub fn fail(
             row.intent = None;
             row.is_certain();
         }
-        FailureKind::Final { dead, text, claims } => {
-            let reason = Reason { dead: *dead, text: text.clone(), claims: claims.clone(), since: now };
+        FailureKind::Final { text, claims } => {
+            let reason = Reason { dead: true, text: text.clone(), claims: claims.clone(), since: now };
             row.status = Status::Reauth(reason);
             row.intent = None;
             row.next_try = None;
+        }
+        FailureKind::Park { scope_set, asked, text, claims } => {
+            let reason = Reason { dead: false, text: text.clone(), claims: claims.clone(), since: now };
+            row.park(Parked { scope_set: scope_set.clone(), asked: asked.clone(), reason });
+            row.intent = None;
+            row.next_try = None;
+            row.is_certain();
         }
         // The intent stays: without it the token would be presented a second time.
         FailureKind::Unknown { .. } if rotation == Rotation::Strict => row.status = Status::Uncertain,
         FailureKind::Transient { backoff } | FailureKind::Unknown { backoff } => {
             row.intent = None;
-            row.next_try = Some(now.plus(*backoff));
+            row.next_try = Some(now.plus((*backoff).min(LONGEST_BACKOFF)));
             row.is_certain();
         }
     }
@@ -266,6 +300,13 @@ pub fn fail(
 }
 
 impl Row {
+    fn park(&mut self, new: Parked) {
+        self.parked.retain(|parked| (&parked.scope_set, &parked.asked) != (&new.scope_set, &new.asked));
+        let surplus = (self.parked.len() + 1).saturating_sub(PARKED);
+        self.parked.drain(..surplus);
+        self.parked.push(new);
+    }
+
     fn is_certain(&mut self) {
         if self.status == Status::Uncertain {
             self.status = Status::Active;
@@ -278,7 +319,8 @@ pub fn settle(row: &mut Row, now: Timestamp, holder_dead: bool) {
     if row.status != Status::Uncertain || row.access_until.is_some_and(|until| until > now) {
         return;
     }
-    let waits = row.intent.is_some_and(|intent| !holder_dead && intent.deadline.plus(LATE_ANSWER) > now);
+    let late = |intent: Intent| ahead(intent.deadline.plus(LATE_ANSWER), now, LONGEST_LEASE + LATE_ANSWER);
+    let waits = row.intent.is_some_and(|intent| !holder_dead && late(intent));
     if waits || (holder_dead && row.last_resort_is_left()) {
         return;
     }
@@ -309,6 +351,13 @@ impl Row {
             token,
             ..Self::new()
         };
+    }
+}
+
+impl Parked {
+    /// Whether a token that was got with these claims is what is waited for.
+    fn is_answered_by(&self, claims: Option<&Claims>) -> bool {
+        self.asked.as_ref().is_none_or(|asked| claims.is_some_and(|claims| claims.covers(asked)))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::account::Alias;
+use crate::claims::Claims;
 use crate::store::{Reason, StoreError};
 
 /// Why there is no token.
@@ -14,6 +15,12 @@ pub enum LeaseError {
     SigninRequired(Reason),
     #[error("the grant of this account was revoked")]
     Revoked,
+    /// On-behalf-of: the token that the caller brought has expired, or the provider refuses it.
+    #[error("the caller's token was refused: {0}")]
+    AssertionRefused(String),
+    /// On-behalf-of: the provider wants to see the user, and the caller can bring that about; with these claims, if any.
+    #[error("the user has to sign in at the calling application again: {text}")]
+    Challenge { text: String, claims: Option<Claims> },
     #[error("the provider refuses our own credential: {0}")]
     AppCredential(String),
     #[error("the provider refuses our request: {0}")]

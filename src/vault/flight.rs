@@ -8,38 +8,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::Lease;
-use super::slot::{Slot, Source, Turn, Want};
+use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
-use super::{Inner, LeaseError, ProviderEntry};
+use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name};
+use crate::account::Alias;
+use crate::claims::Claims;
 use crate::clock::Moment;
 use crate::config::Rotation;
 use crate::fault;
 use crate::oauth::{Class, Delivery, TokenError, TokenReply};
 use crate::secret::Secret;
 use crate::store::{
-    AccessToken, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Reason, Refusal, Status,
-    StoreError,
+    Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Reason, Refusal, Status, StoreError,
 };
 
+/// What the provider refuses for another reason of ours is asked again after this time.
+const CONFIG_PAUSE: Duration = Duration::from_secs(10);
 /// How often a flight reads the store again because others were faster, or waits for their refresh to end.
 const ROUNDS: usize = 40;
 /// How long it waits for the refresh of another process before it looks again.
 const POLL: Duration = Duration::from_millis(250);
-/// A wrong credential of ours is tried again after this time, once for the provider and not once an account.
-const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
-/// How long "needs sign-in" is answered without asking the store again; a change of the grant ends it at once.
-const STATE_MEMORY: Duration = Duration::from_secs(5);
 /// How long a failure that the store doesn't take is offered to it.
 const FAIL_PATIENCE: Duration = Duration::from_secs(30);
 /// After a refresh that brought nothing of use.
-const POINTLESS: Duration = Duration::from_secs(5);
+pub(super) const POINTLESS: Duration = Duration::from_secs(5);
 
 pub(super) struct Flight {
     pub(super) vault: Arc<Inner>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) alias: Alias,
+    pub(super) pilot: Pilot,
     pub(super) upstream: usize,
+    /// Of whoever started it; the claims of those who came later are the pilot's to know.
     pub(super) want: Want,
-    /// Ask the provider even if the grant waits for interaction or backs off: the operator's word.
+    /// Ask the provider even if the account waits for interaction or backs off: the operator's word.
     pub(super) forced: bool,
 }
 
@@ -51,12 +52,6 @@ enum Round {
     Stored,
 }
 
-/// How a flight ended without a token, and how long that is the answer for everybody who asks.
-pub(super) struct Ended {
-    pub(super) error: LeaseError,
-    pub(super) memory: Duration,
-}
-
 /// The claim under which a refresh token is presented.
 struct Presentation {
     epoch: u64,
@@ -64,6 +59,10 @@ struct Presentation {
     fingerprint: Fingerprint,
     refresh_token: Secret<String>,
     claimed_at: Moment,
+    /// The claims that go with it.
+    asked: Option<Claims>,
+    /// It may have been presented before, by a process that died.
+    last_resort: bool,
 }
 
 impl Presentation {
@@ -73,23 +72,26 @@ impl Presentation {
 }
 
 impl Flight {
-    pub(super) async fn run(self) -> Result<Arc<Lease>, LeaseError> {
-        let mut turn = self.slot.turn();
+    pub(super) async fn run(self) {
+        let mut turn = self.pilot.slot.turn();
         let result = self.fetch(&mut turn).await;
-        result.map_err(|Ended { error, memory }| {
-            if !memory.is_zero() {
-                self.slot.share_failure(turn, &error, self.vault.clock.moment().plus(memory));
-            }
-            error
-        })
+        if let Err(ended) = &result {
+            self.pilot.slot.share_failure(turn, self.pilot.place, ended, self.vault.clock.moment());
+        }
+        let Self { vault, alias, pilot, .. } = self;
+        let unknown = matches!(&result, Err(Ended { error: LeaseError::NoAccount, .. }));
+        pilot.land(result);
+        if unknown {
+            vault.forget(&alias);
+        }
     }
 
     async fn fetch(&self, turn: &mut Turn) -> Result<Arc<Lease>, Ended> {
         let mut stored = false;
         for _ in 0..ROUNDS {
-            *turn = self.slot.turn();
-            let grant = self.vault.store.find(self.slot.alias.as_str()).await?;
-            let Some(heard) = self.slot.follow(*turn, self.vault.leases(grant.as_ref()), Source::Flight) else {
+            *turn = self.pilot.slot.turn();
+            let grant = self.vault.store.find(self.alias.as_str()).await?;
+            let Some(heard) = self.pilot.slot.follow(*turn, self.vault.leases(grant.as_ref()), Source::Flight) else {
                 continue;
             };
             *turn = heard;
@@ -98,15 +100,14 @@ impl Flight {
                 return Err(LeaseError::NoAccount.into());
             };
             let now = self.vault.clock.moment();
-            if let Some(lease) = self.slot.lease(self.upstream).filter(|lease| self.want.accepts(lease, now)) {
+            let want = Want { claims: self.pilot.claims(), ..self.want.clone() };
+            if let Some(lease) = self.pilot.lease().filter(|lease| want.accepts(lease, now)) {
                 return Ok(lease);
             }
             match grant.status {
                 Status::Revoked => return Err(LeaseError::Revoked.into()),
-                Status::Reauth(reason) if reason.dead || !self.forced => {
-                    return Err(LeaseError::SigninRequired(reason).into());
-                }
-                Status::Reauth(_) | Status::Active | Status::Uncertain => {}
+                Status::Reauth(reason) => return Err(LeaseError::SigninRequired(reason).into()),
+                Status::Active | Status::Uncertain => {}
             }
             if stored {
                 let text = "the provider's tokens are dead on arrival".into();
@@ -122,8 +123,11 @@ impl Flight {
     }
 
     async fn claim_and_present(&self, grant: &Grant) -> Result<Round, Ended> {
-        let entry = self.vault.provider_of(grant)?;
+        let entry = self.vault.provider(&grant.key.provider)?;
+        self.parked(grant, self.pilot.claims())?;
         entry.refused(self.vault.clock.moment())?;
+        let _pass = entry.gate.admit_flight(&self.pilot.urgency).await?;
+        let asked = self.parked(grant, self.pilot.seal())?;
         let timing = timing(entry.rotation);
         let claimed_at = self.vault.clock.moment();
         fault::point("fp01");
@@ -137,7 +141,15 @@ impl Flight {
                 if took_over || last_resort {
                     tracing::warn!(account = %grant.alias, took_over, last_resort, "presenting a refresh token again after an unfinished refresh");
                 }
-                let presentation = Presentation { epoch: grant.epoch, fence, fingerprint, refresh_token, claimed_at };
+                let presentation = Presentation {
+                    epoch: grant.epoch,
+                    fence,
+                    fingerprint,
+                    refresh_token,
+                    claimed_at,
+                    asked,
+                    last_resort,
+                };
                 self.present(grant, entry, timing, presentation).await
             }
             Claim::Uncertain => self.settle(grant).await,
@@ -151,6 +163,24 @@ impl Flight {
             }
             .into()),
             Claim::Stale | Claim::Missing => Ok(Round::Again),
+        }
+    }
+
+    /// The claims to ask with, unless the grant waits for a sign-in with just these.
+    fn parked(&self, grant: &Grant, wanted: Option<Claims>) -> Result<Option<Claims>, Ended> {
+        let scope_set = &self.vault.upstreams[self.upstream].scope_set;
+        let parked = |asked: Option<&Claims>| grant.parked_for(scope_set, asked).filter(|_| !self.forced);
+        let now = self.vault.clock.moment();
+        let together = wanted.as_ref().and_then(|wanted| self.pilot.with_what_is_answered(wanted, now));
+        if let Some(together) = together.filter(|together| parked(Some(together)).is_none()) {
+            return Ok(Some(together));
+        }
+        match parked(wanted.as_ref()) {
+            Some(reason) => {
+                let ended = Ended::from(LeaseError::SigninRequired(reason.clone()));
+                Err(Ended { asked: wanted, ..ended })
+            }
+            None => Ok(wanted),
         }
     }
 
@@ -173,22 +203,23 @@ impl Flight {
         let started = self.vault.clock.moment();
         let outcome = loop {
             let _counted = self.vault.metrics.token_request();
-            let outcome =
-                entry.provider.refresh(&presentation.refresh_token, &grant.key, scopes, None, timing.exchange).await;
+            let (token, claims) = (&presentation.refresh_token, presentation.asked.as_ref());
+            let outcome = entry.provider.refresh(token, &grant.key, scopes, claims, timing.exchange).await;
             match &outcome {
                 Err(error) if attempt == 1 && worth_a_second_try(error, timing.rotation) && !late() => attempt += 1,
                 _ => break outcome,
             }
         };
         fault::point("fp06");
+        entry.gate.heard(&grant.key, outcome.as_ref().map(|_| ()));
         let took = self.vault.clock.moment().since(started);
         match outcome {
             Ok(reply) => {
-                self.vault.note_refresh(grant, "ok", took);
+                self.vault.metrics.refreshed(&grant.key.provider, "ok", took);
                 self.commit(grant, timing, &presentation, reply).await
             }
             Err(error) => {
-                self.vault.note_refresh(grant, outcome_name(error.class), took);
+                self.vault.metrics.refreshed(&grant.key.provider, outcome_name(error.class), took);
                 self.fail(grant, entry, timing, &presentation, error).await
             }
         }
@@ -203,18 +234,14 @@ impl Flight {
     ) -> Result<Round, Ended> {
         fault::point("fp07");
         let now = self.vault.clock.now();
+        let scope_set = self.vault.upstreams[self.upstream].scope_set.clone();
         let commit = Commit {
             key: grant.key.clone(),
             epoch: presentation.epoch,
             parent: presentation.fingerprint,
             fence: presentation.fence,
+            access: access_token(&reply, scope_set, presentation.asked.clone(), now),
             refresh_token: reply.refresh_token,
-            access: AccessToken {
-                scope_set: self.vault.upstreams[self.upstream].scope_set.clone(),
-                token: reply.access_token,
-                expires: now.plus(reply.expires_in),
-                obtained: now,
-            },
             scopes: reply.scopes,
             grace: match timing.rotation {
                 Rotation::Grace(grace) => grace,
@@ -261,17 +288,25 @@ impl Flight {
         entry: &ProviderEntry,
         timing: Timing,
         presentation: &Presentation,
-        error: TokenError,
+        mut error: TokenError,
     ) -> Result<Round, Ended> {
-        let backoff = backoff(grant.fail_count, error.retry_after, self.vault.clock.now().millis().unsigned_abs());
+        if presentation.last_resort && error.class == Class::Dead {
+            error.text = format!("a refresh was cut off, and afterwards the provider refused: {}", error.text);
+        }
+        let asked = &presentation.asked;
+        let seed = self.vault.clock.now().millis().unsigned_abs();
+        // Before the gate opens again there is no use in trying.
+        let backoff = backoff(grant.fail_count, &error, seed).max(entry.gate.shut_for());
         let kind = match (error.class, error.delivery) {
-            (Class::Dead, _) => {
-                FailureKind::Final { dead: true, text: error.text.clone(), claims: error.claims.clone() }
-            }
-            (Class::Interact | Class::User, _) => {
-                FailureKind::Final { dead: false, text: error.text.clone(), claims: error.claims.clone() }
-            }
-            (Class::AppCredential, _) => FailureKind::Untried,
+            (Class::Dead, _) => FailureKind::Final { text: error.text.clone(), claims: error.claims.clone() },
+            (Class::Interact | Class::User | Class::Assertion, _) => FailureKind::Park {
+                scope_set: self.vault.upstreams[self.upstream].scope_set.clone(),
+                asked: asked.clone(),
+                text: error.text.clone(),
+                claims: error.claims.clone().or_else(|| asked.clone()),
+            },
+            // Our own credential, or one upstream's scopes or challenge: that puts off nothing else of the grant.
+            (Class::AppCredential, _) | (Class::Config, Delivery::NotSent | Delivery::Answered) => FailureKind::Untried,
             (_, Delivery::Unknown) => FailureKind::Unknown { backoff },
             (_, Delivery::NotSent | Delivery::Answered) => FailureKind::Transient { backoff },
         };
@@ -282,26 +317,31 @@ impl Flight {
             tracing::info!(account = %grant.alias, "the failure came too late to count: the grant has changed since");
             return Ok(Round::Again);
         }
-        let now = self.vault.clock.now();
-        let ended = match error.class {
-            Class::Dead | Class::Interact | Class::User => LeaseError::SigninRequired(Reason {
-                dead: error.class == Class::Dead,
-                text: error.text,
-                claims: error.claims,
-                since: now,
-            })
-            .into(),
-            Class::AppCredential => {
-                let refused = LeaseError::AppCredential(error.text);
-                entry.refuse(&refused, self.vault.clock.moment().plus(CREDENTIAL_PAUSE));
-                Ended { error: refused, memory: CREDENTIAL_PAUSE }
+        Err(self.ended(entry, error, asked.clone(), backoff))
+    }
+
+    /// What a failure means to those who wait, and whom of them it concerns.
+    fn ended(&self, entry: &ProviderEntry, error: TokenError, asked: Option<Claims>, backoff: Duration) -> Ended {
+        let since = self.vault.clock.now();
+        match error.class {
+            Class::Dead => {
+                let reason = Reason { dead: true, text: error.text, claims: error.claims, since };
+                LeaseError::SigninRequired(reason).into()
             }
-            Class::Config => Ended { error: LeaseError::Misconfigured(error.text), memory: backoff },
+            Class::Interact | Class::User | Class::Assertion => {
+                let claims = error.claims.or_else(|| asked.clone());
+                let reason = Reason { dead: false, text: error.text, claims, since };
+                Ended { asked, ..LeaseError::SigninRequired(reason).into() }
+            }
+            Class::AppCredential => entry.refuse(error.text, self.vault.clock.moment()),
+            Class::Config => {
+                let pause = backoff.max(CONFIG_PAUSE);
+                Ended { asked, ..Ended::new(LeaseError::Misconfigured(error.text), pause) }
+            }
             Class::Backoff | Class::Retry => {
                 LeaseError::ProviderUnavailable { text: error.text, retry_after: backoff }.into()
             }
-        };
-        Err(ended)
+        }
     }
 
     /// A failure that isn't stored leaves an intent behind, and at a strict provider an account in doubt: worth some patience.
@@ -342,24 +382,12 @@ impl From<LeaseError> for Ended {
             LeaseError::ProviderUnavailable { retry_after, .. } => *retry_after,
             _ => Duration::ZERO,
         };
-        Self { error, memory }
+        Self::new(error, memory)
     }
 }
 
 impl From<StoreError> for Ended {
     fn from(error: StoreError) -> Self {
         LeaseError::from(error).into()
-    }
-}
-
-fn outcome_name(class: Class) -> &'static str {
-    match class {
-        Class::Dead => "dead",
-        Class::Interact => "interact",
-        Class::User => "user",
-        Class::AppCredential => "app_credential",
-        Class::Config => "config",
-        Class::Backoff => "backoff",
-        Class::Retry => "retry",
     }
 }

@@ -12,7 +12,7 @@ use crate::account::{AccountKey, Alias};
 use crate::clock::Timestamp;
 use crate::oauth::{Identity, SignInError, SignedIn};
 use crate::secret::Secret;
-use crate::store::{self, AccessToken, Grant, Held, Reason, SignIn, Status, StoreError, TicketKind};
+use crate::store::{self, AccessToken, Grant, Held, SignIn, Status, StoreError, TicketKind};
 
 /// The provider's time to prove one row.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -123,7 +123,7 @@ impl Vault {
         };
         reply.refresh_token.get_or_insert(row.refresh_token);
         let signed_in = SignedIn { identity, reply };
-        Ok(self.put(&SignInFor::Alias(row.alias), signed_in, &upstream.scopes).await?)
+        Ok(self.put_as("import", &SignInFor::Alias(row.alias), signed_in, &upstream.scopes).await?)
     }
 
     async fn import_unverified(
@@ -139,6 +139,8 @@ impl Vault {
             token,
             expires,
             obtained: Timestamp::default(),
+            refresh_after: None,
+            claims: None,
         });
         let sign_in = SignIn {
             key,
@@ -220,7 +222,7 @@ impl Inner {
 
 /// There is something to lose.
 fn may_live(grant: &Grant) -> bool {
-    !matches!(grant.status, Status::Revoked | Status::Reauth(Reason { dead: true, .. }))
+    matches!(grant.status, Status::Active | Status::Uncertain)
 }
 
 /// The only upstream that an access token from elsewhere may be sent to: the provider's only one, or the one with the very scopes

@@ -3,11 +3,14 @@
 //! Freshness is a pure function of the lease and the time. All of it is monotonic time, so that a clock that is set does not
 //! kill a token that lives. A token that lives is served; only one that has expired makes a request fail.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::account::{AccountKey, Alias};
+use super::timing::{left_when_ageing, share_left_when_ageing, spread};
+use crate::account::AccountKey;
+use crate::claims::Claims;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::store::{AccessToken, Grant};
 
@@ -17,10 +20,11 @@ pub struct Lease {
     /// `Bearer ...`, marked sensitive.
     pub authorization: HeaderValue,
     pub account: AccountKey,
-    pub alias: Alias,
     pub epoch: u64,
     /// Of the grant when it brought this token.
     pub version: u64,
+    /// The claims challenge that it answers.
+    pub claims: Option<Claims>,
     /// When the provider gave us the token; `None`: it was imported, and nobody knows.
     pub obtained: Option<Moment>,
     /// From here on a refresh in the background is due.
@@ -28,6 +32,15 @@ pub struct Lease {
     /// From here on a request waits for that refresh, though the token still lives.
     pub expiring: Moment,
     pub expires: Moment,
+    /// Some request was given it.
+    used: AtomicBool,
+}
+
+/// Whose a token is, and which of several.
+pub struct Whose {
+    pub account: AccountKey,
+    pub epoch: u64,
+    pub version: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,27 +54,40 @@ pub enum Freshness {
 /// A request waits for a refresh only in the last minute of a long token's life.
 const LAST_MINUTE: Duration = Duration::from_secs(60);
 
+impl From<&Grant> for Whose {
+    fn from(grant: &Grant) -> Self {
+        Self { account: grant.key.clone(), epoch: grant.epoch, version: grant.version }
+    }
+}
+
 impl Lease {
     /// `None`: the token can't be written into a header.
-    pub fn new(grant: &Grant, token: &AccessToken, clock: &Clock) -> Option<Self> {
+    pub fn new(whose: Whose, token: &AccessToken, clock: &Clock) -> Option<Self> {
         let (wall, now) = (clock.now(), clock.moment());
         let left = token.expires.since(wall);
-        let age = (token.obtained > Timestamp::default()).then(|| wall.since(token.obtained));
+        // A token from the future tells that the clock was set back, not that it is young.
+        let known = token.obtained > Timestamp::default() && token.obtained <= wall;
+        let age = known.then(|| wall.since(token.obtained));
         let life = age.unwrap_or_default() + left;
         let expires = now.plus(left);
         let before_expiry = |part: Duration| now.plus(left.saturating_sub(part));
+        let spread = spread(&whose.account.subject, whose.version);
+        let usual = life * share_left_when_ageing(life, spread) / 100;
+        let asked = token.refresh_after.map(|after| token.expires.since(after));
+        let left_when_ageing = asked.map_or(usual, |asked| left_when_ageing(asked, usual, spread));
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.token.expose())).ok()?;
         authorization.set_sensitive(true);
         Some(Self {
             authorization,
-            account: grant.key.clone(),
-            alias: grant.alias.clone(),
-            epoch: grant.epoch,
-            version: grant.version,
+            account: whose.account,
+            epoch: whose.epoch,
+            version: whose.version,
+            claims: token.claims.clone(),
             obtained: age.map(|age| now.before(age)),
-            ages: before_expiry(life.mul_f64(remaining_share_when_ageing(grant))),
+            ages: before_expiry(left_when_ageing),
             expiring: before_expiry(LAST_MINUTE.min(life / 10)),
             expires,
+            used: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +101,23 @@ impl Lease {
         } else {
             Freshness::Expired
         }
+    }
+
+    /// A request gets it. Read first: a mark that stands already costs the other workers nothing.
+    pub(super) fn mark_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// As if nobody had used it yet.
+    pub(super) fn forget_use(&self) {
+        self.used.store(false, Ordering::Relaxed);
+    }
+
+    /// It ages, and since it came somebody has used it: the next request is likely to want a new one.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        self.used.load(Ordering::Relaxed) && matches!(self.freshness(now), Freshness::Ageing | Freshness::Expiring)
     }
 
     pub(super) fn is_same_token(&self, other: &Self) -> bool {
@@ -91,37 +134,13 @@ impl Lease {
     }
 }
 
-/// A token ages when 25 to 40 % of its life is left. The spread is drawn from the account and the version, so that accounts that
-/// signed in together do not refresh together, and every replica agrees.
-fn remaining_share_when_ageing(grant: &Grant) -> f64 {
-    let spread =
-        grant.key.subject.bytes().fold(grant.version, |mix, byte| mix.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let percent = u32::try_from(spread % 16).unwrap_or(0);
-    f64::from(25 + percent) / 100.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Status;
 
-    fn grant(version: u64) -> Grant {
-        Grant {
-            key: AccountKey { provider: "entra".into(), tenant: "t".into(), subject: "s".into() },
-            alias: Alias::new("alice").unwrap(),
-            epoch: 1,
-            version,
-            status: Status::Active,
-            scopes: Vec::new(),
-            access: Vec::new(),
-            username: None,
-            created_at: Timestamp::default(),
-            signed_in_at: Timestamp::default(),
-            refreshed_at: None,
-            next_try: None,
-            fail_count: 0,
-            intent: false,
-        }
+    fn alice(version: u64) -> Whose {
+        let account = AccountKey { provider: "entra".into(), tenant: "t".into(), subject: "s".into() };
+        Whose { account, epoch: 1, version }
     }
 
     fn token(clock: &Clock, life: u64) -> AccessToken {
@@ -130,6 +149,8 @@ mod tests {
             token: "t".into(),
             expires: clock.now().plus(Duration::from_secs(life)),
             obtained: clock.now(),
+            refresh_after: None,
+            claims: None,
         }
     }
 
@@ -137,7 +158,7 @@ mod tests {
     fn a_token_of_an_hour_passes_through_every_state() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
         for version in 0..32 {
-            let lease = Lease::new(&grant(version), &token(&clock, 3600), &clock).unwrap();
+            let lease = Lease::new(alice(version), &token(&clock, 3600), &clock).unwrap();
             let at = |secs| lease.freshness(clock.moment().plus(Duration::from_secs(secs)));
             assert_eq!(at(3600 * 59 / 100), Freshness::Fresh);
             assert_eq!(at(3600 * 76 / 100), Freshness::Ageing);
@@ -150,7 +171,7 @@ mod tests {
     #[test]
     fn a_token_of_five_seconds_is_served_for_most_of_them() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let lease = Lease::new(&grant(1), &token(&clock, 5), &clock).unwrap();
+        let lease = Lease::new(alice(1), &token(&clock, 5), &clock).unwrap();
         let at = |millis| lease.freshness(clock.moment().plus(Duration::from_millis(millis)));
         assert_eq!(at(2_900), Freshness::Fresh);
         assert_eq!(at(4_400), Freshness::Ageing);
@@ -159,18 +180,55 @@ mod tests {
     }
 
     #[test]
+    fn a_long_token_ages_at_half_of_its_life_and_where_the_provider_says() {
+        let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+        let day = token(&clock, 24 * 3600);
+        let at = |lease: &Lease, hours: u64| lease.freshness(clock.moment().plus(Duration::from_secs(hours * 3600)));
+        for version in 0..32 {
+            let lease = Lease::new(alice(version), &day, &clock).unwrap();
+            assert_eq!((at(&lease, 10), at(&lease, 14)), (Freshness::Fresh, Freshness::Ageing));
+            let asked =
+                AccessToken { refresh_after: Some(clock.now().plus(Duration::from_secs(4 * 3600))), ..day.clone() };
+            let lease = Lease::new(alice(version), &asked, &clock).unwrap();
+            assert_eq!((at(&lease, 3), at(&lease, 8)), (Freshness::Fresh, Freshness::Ageing));
+            let late =
+                AccessToken { refresh_after: Some(clock.now().plus(Duration::from_secs(23 * 3600))), ..day.clone() };
+            let lease = Lease::new(alice(version), &late, &clock).unwrap();
+            assert_eq!(at(&lease, 14), Freshness::Ageing, "no later than without a word");
+        }
+    }
+
+    #[test]
+    fn only_what_was_used_is_due() {
+        let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+        let lease = Lease::new(alice(1), &token(&clock, 3600), &clock).unwrap();
+        let at = |secs| lease.is_due(clock.moment().plus(Duration::from_secs(secs)));
+        assert!(!at(3000));
+        lease.mark_used();
+        assert_eq!([2000, 2800, 3590, 3600].map(at), [false, true, true, false]);
+    }
+
+    #[test]
     fn an_imported_token_is_never_young() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
         let imported = AccessToken { obtained: Timestamp::default(), ..token(&clock, 3600) };
-        let lease = Lease::new(&grant(1), &imported, &clock).unwrap();
+        let lease = Lease::new(alice(1), &imported, &clock).unwrap();
         assert!(!lease.younger_than(Duration::from_secs(10), clock.moment()));
         assert_eq!(lease.freshness(clock.moment()), Freshness::Fresh);
     }
 
     #[test]
+    fn a_token_from_the_future_is_not_young() {
+        let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+        let ahead = AccessToken { obtained: clock.now().plus(Duration::from_secs(7200)), ..token(&clock, 10_800) };
+        let lease = Lease::new(alice(1), &ahead, &clock).unwrap();
+        assert!(!lease.younger_than(Duration::from_secs(10), clock.moment()));
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_does_not_matter() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let lease = Lease::new(&grant(1), &token(&clock, 3600), &clock).unwrap();
+        let lease = Lease::new(alice(1), &token(&clock, 3600), &clock).unwrap();
         clock.step_wall(-7_200_000);
         clock.advance(Duration::from_secs(3600));
         assert_eq!(lease.freshness(clock.moment()), Freshness::Expired);

@@ -1,16 +1,24 @@
 //! The only door to access tokens.
 //!
-//! `lease` gives a token that lives: a fresh one costs one map read. `reject` says that an upstream refused one. `put` takes what a
-//! sign-in brought. Behind the door: `slot` is one account in memory, `flight` fetches what is missing, `watch` hears what other
-//! processes did.
+//! `lease` gives a token that lives: a fresh one costs one map read. `reject` says that an upstream refused one (`lend`). `put` takes
+//! what a sign-in brought, `revoke` ends it (`grants`). Behind the door: `slot` is one subject in memory, `flight` fetches what is
+//! missing of an account, `minted` keeps the tokens that need no grant and `minting` fetches them, `gate` says how much the
+//! provider is asked, `watch` hears what other processes did, `ahead` and `keep_alive` refresh before there is a need.
 //!
 //! Invariants: no map guard lives across an await; one refresh per account at a time, whoever asks; a token is in force only after
 //! its refresh token is durable; a rejection acts only on the version that was sent; a revoked grant is never served again.
 
+mod ahead;
 mod error;
 mod flight;
+mod gate;
+mod grants;
 mod import;
+mod keep_alive;
 mod lease;
+mod lend;
+mod minted;
+mod minting;
 mod slot;
 mod timing;
 mod watch;
@@ -23,22 +31,26 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 pub use self::error::{LeaseError, PutError};
-use self::flight::{Ended, Flight};
+use self::gate::Gate;
+pub use self::grants::SignInFor;
 pub use self::import::{Import, ImportError, Imported};
 pub use self::lease::{Freshness, Lease};
-use self::slot::{Boarding, Landing, Slot, Want};
-use crate::account::{AccountKey, Alias};
-use crate::clock::{Clock, Moment};
+use self::minted::Minted;
+use self::slot::{Ended, Slot};
+use crate::account::Alias;
+use crate::claims::Claims;
+use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{self, ProviderKind, Rotation};
 use crate::metrics::Metrics;
-use crate::oauth::{Provider, SignedIn};
-use crate::store::{self, AccessToken, Grant, SignIn, Store, StoreError};
+use crate::oauth::{Class, Provider, TokenReply};
+use crate::secret::Secret;
+use crate::store::{self, AccessToken, Grant, Store};
 use crate::tasks::Tasks;
 
-/// A request waits for a token no longer than this; the refresh itself goes on.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A plain 401 on a token younger than this is not the token's fault: no second refresh (Entra's loop detection, AADSTS50196).
-const TOO_YOUNG: Duration = Duration::from_secs(10);
+/// A wrong credential of ours is tried again after this time, once for the provider and not once an account.
+const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
+/// How long "somebody has to sign in" is answered without another look; a change ends it at once.
+const STATE_MEMORY: Duration = Duration::from_secs(5);
 
 /// A handle on the vault; clones share it.
 #[derive(Clone)]
@@ -52,6 +64,7 @@ struct Inner {
     providers: BTreeMap<String, ProviderEntry>,
     upstreams: Vec<UpstreamEntry>,
     slots: DashMap<Alias, Arc<Slot>>,
+    minted: Minted,
     /// The newest change of the store that memory follows. `None`: not asked yet.
     seen: tokio::sync::Mutex<Option<u64>>,
 }
@@ -62,6 +75,9 @@ struct ProviderEntry {
     allowed_tenants: Vec<String>,
     /// Stands in for the tenant in the keys of a generic provider's accounts.
     issuer: Option<String>,
+    gate: Gate,
+    /// A refresh token that nobody uses for this long lapses.
+    idle_limit: Option<Duration>,
     /// Our own credential was refused: nothing is presented until then.
     refusal: Mutex<Option<(Moment, LeaseError)>>,
 }
@@ -71,30 +87,43 @@ struct UpstreamEntry {
     provider: String,
     scopes: Vec<String>,
     scope_set: String,
+    app_scopes: Vec<String>,
 }
 
 /// An upstream in the vault's order: found once, at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamId(usize);
 
+/// For whom a token is wanted.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A signed-in user.
+    User(Alias),
+    /// The app registration itself (client credentials).
+    App,
+    /// The user whose token the calling application presents (on-behalf-of).
+    OnBehalfOf(Arc<Assertion>),
+}
+
+/// A user's token for us, validated: what is exchanged on the user's behalf.
+#[derive(Debug)]
+pub struct Assertion {
+    pub token: Secret<String>,
+    /// `tid` and `oid`; of a generic issuer, the issuer and `sub`.
+    pub tenant: String,
+    pub subject: String,
+    /// For people to read in logs.
+    pub name: Option<String>,
+    pub expires: Timestamp,
+}
+
 /// What became of a token that an upstream rejected.
 #[derive(Debug)]
 pub enum Rejected {
     /// Another token, newer than the one that was sent.
     Renewed(Arc<Lease>),
-    /// The token is seconds old: a further one would be refused just the same.
+    /// The token is seconds old, or one challenge follows the other without an end: a further one would be refused just the same.
     TooYoung,
-}
-
-/// Who a sign-in is for: decides the alias of a new account, and who may complete it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignInFor {
-    /// The account with this alias if there is one (then no other identity may complete it), else a new one of that name.
-    Alias(Alias),
-    /// As `Alias`, and only this identity, whoever has the alias by now.
-    Account { alias: Alias, key: AccountKey },
-    /// Whoever it is, of an allowed tenant; a new account is named by its `preferred_username`.
-    Anyone,
 }
 
 impl Vault {
@@ -115,24 +144,31 @@ impl Vault {
                     ProviderKind::Oidc { issuer } => Some(issuer.as_str().trim_end_matches('/').to_owned()),
                     ProviderKind::Entra { .. } => None,
                 },
+                gate: Gate::new(id, config.token_requests, clock.clone(), tasks.clone(), metrics.clone()),
+                idle_limit: config.idle_limit,
                 refusal: Mutex::default(),
             };
             (id.clone(), entry)
         });
+        let providers = providers.collect();
         let upstreams = upstreams.values().map(|upstream| UpstreamEntry {
             name: upstream.name.clone(),
             provider: upstream.provider.clone(),
             scope_set: store::scope_set(&upstream.scopes),
             scopes: upstream.scopes.clone(),
+            app_scopes: upstream.app_scopes.clone(),
         });
+        let upstreams: Vec<_> = upstreams.collect();
+        let minted = Minted::new(&upstreams);
         Self(Arc::new(Inner {
             store,
             clock,
             tasks,
             metrics,
-            providers: providers.collect(),
-            upstreams: upstreams.collect(),
+            providers,
+            upstreams,
             slots: DashMap::new(),
+            minted,
             seen: tokio::sync::Mutex::default(),
         }))
     }
@@ -140,165 +176,11 @@ impl Vault {
     pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
         self.0.upstreams.iter().position(|upstream| upstream.name == name).map(UpstreamId)
     }
+}
 
-    /// A token for `upstream` that lives. A fresh one costs one map read.
-    pub async fn lease(&self, alias: &Alias, upstream: UpstreamId) -> Result<Arc<Lease>, LeaseError> {
-        let now = self.0.clock.moment();
-        let current = self.0.slots.get(alias).and_then(|slot| slot.lease(upstream.0));
-        match current.as_ref().map(|lease| lease.freshness(now)) {
-            Some(Freshness::Fresh) => current.ok_or(LeaseError::NoAccount),
-            Some(Freshness::Ageing) => {
-                self.renew_behind(alias, upstream, current.as_ref());
-                current.ok_or(LeaseError::NoAccount)
-            }
-            Some(Freshness::Expiring) => {
-                let version = current.as_ref().map_or(0, |lease| lease.version);
-                match (self.obtain(alias, upstream, Want::Newer(version), false).await, current) {
-                    (Err(error), Some(old)) if old.lives(self.0.clock.moment()) && error.spares_old_token() => Ok(old),
-                    (result, _) => result,
-                }
-            }
-            Some(Freshness::Expired) | None => self.obtain(alias, upstream, Want::Live, false).await,
-        }
-    }
-
-    /// An upstream refused the token of `lease`. Acts on that version only: where a newer token is there, that one is the answer.
-    pub async fn reject(&self, lease: &Lease, upstream: UpstreamId) -> Result<Rejected, LeaseError> {
-        let now = self.0.clock.moment();
-        let newest = self.0.slots.get(&lease.alias).and_then(|slot| slot.lease(upstream.0));
-        if newest.is_none_or(|newest| newest.version <= lease.version) && lease.younger_than(TOO_YOUNG, now) {
-            return Ok(Rejected::TooYoung);
-        }
-        self.obtain(&lease.alias, upstream, Want::Newer(lease.version), false).await.map(Rejected::Renewed)
-    }
-
-    /// As `reject`, for the benefit of later requests: nobody waits.
-    pub fn reject_behind(&self, lease: &Arc<Lease>, upstream: UpstreamId) {
-        if !lease.younger_than(TOO_YOUNG, self.0.clock.moment()) {
-            self.renew_behind(&lease.alias, upstream, Some(lease));
-        }
-    }
-
-    /// Stores what a sign-in brought. The new grant is in force when this returns.
-    pub async fn put(&self, who: &SignInFor, signed_in: SignedIn, scopes: &[String]) -> Result<Grant, PutError> {
-        let inner = &self.0;
-        let SignedIn { identity, reply } = signed_in;
-        let username = identity.username.clone().unwrap_or_default();
-        let known = inner.store.load(&identity.key).await?;
-        let alias = match who {
-            SignInFor::Account { alias, key } if *key != identity.key => {
-                return Err(PutError::SomebodyElse { alias: alias.clone(), username });
-            }
-            SignInFor::Alias(alias) | SignInFor::Account { alias, .. } => {
-                match (inner.store.find(alias.as_str()).await?, known) {
-                    (Some(owner), _) if owner.key != identity.key => {
-                        return Err(PutError::SomebodyElse { alias: alias.clone(), username });
-                    }
-                    (None, Some(known)) => return Err(PutError::Known { alias: known.alias, username }),
-                    _ => alias.clone(),
-                }
-            }
-            SignInFor::Anyone => {
-                let alias = known.map(|known| Ok(known.alias));
-                alias.unwrap_or_else(|| inner.alias_of_newcomer(&identity.key, &username))?
-            }
-        };
-        let now = inner.clock.now();
-        let grant = inner
-            .store
-            .sign_in(SignIn {
-                key: identity.key,
-                alias,
-                refresh_token: reply.refresh_token.ok_or(PutError::NoRefreshToken)?,
-                access: Some(AccessToken {
-                    scope_set: store::scope_set(scopes),
-                    token: reply.access_token,
-                    expires: now.plus(reply.expires_in),
-                    obtained: now,
-                }),
-                scopes: reply.scopes.unwrap_or_else(|| scopes.to_vec()),
-                username: identity.username,
-            })
-            .await
-            .map_err(|error| match error {
-                StoreError::AliasTaken(alias) => PutError::AliasTaken(alias),
-                other => PutError::Store(other),
-            })?;
-        tracing::info!(target: "bearerd::audit", event = "sign_in", account = %grant.alias, id = %grant.key.id(), epoch = grant.epoch);
-        inner.follow_own(&grant.alias).await;
-        Ok(grant)
-    }
-
-    /// The operator's `accounts refresh`: renews the tokens of every upstream of the account's provider, one after the other,
-    /// whatever the leases say; may revive an account that waits for interaction.
-    pub async fn refresh(&self, alias: &Alias) -> Result<Grant, LeaseError> {
-        let grant = self.0.store.find(alias.as_str()).await?.ok_or(LeaseError::NoAccount)?;
-        let provider = &grant.key.provider;
-        if !self.0.upstreams.iter().any(|upstream| upstream.provider == *provider) {
-            return Err(LeaseError::Misconfigured(format!("no upstream uses the provider {provider}")));
-        }
-        for (at, _) in self.0.upstreams.iter().enumerate().filter(|(_, upstream)| upstream.provider == *provider) {
-            self.obtain(alias, UpstreamId(at), Want::Newer(grant.version), true).await?;
-        }
-        self.0.store.find(alias.as_str()).await?.ok_or(LeaseError::NoAccount)
-    }
-
-    /// Waits for a token that will do: from a flight under way, or from one that is started here.
-    async fn obtain(
-        &self,
-        alias: &Alias,
-        upstream: UpstreamId,
-        want: Want,
-        forced: bool,
-    ) -> Result<Arc<Lease>, LeaseError> {
-        let slot = self.0.slot(alias);
-        let result = self.wait_in(slot, upstream, want, forced).await;
-        if matches!(result, Err(LeaseError::NoAccount)) {
-            self.0.forget(alias);
-        }
-        result
-    }
-
-    async fn wait_in(
-        &self,
-        slot: Arc<Slot>,
-        upstream: UpstreamId,
-        want: Want,
-        forced: bool,
-    ) -> Result<Arc<Lease>, LeaseError> {
-        let inner = &self.0;
-        for _ in 0..4 {
-            let now = inner.clock.moment();
-            if let Some(lease) = slot.lease(upstream.0).filter(|lease| want.accepts(lease, now)) {
-                return Ok(lease);
-            }
-            if let Some(failure) = slot.shared_failure(now).filter(|_| !forced) {
-                return Err(failure);
-            }
-            let mut landing = inner.fly(&slot, upstream, want, forced);
-            let landed = tokio::time::timeout(PATIENCE, landing.wait_for(Option::is_some)).await;
-            match landed {
-                Ok(Ok(result)) => match &*result {
-                    Some(Ok(lease)) if want.accepts(lease, inner.clock.moment()) => return Ok(Arc::clone(lease)),
-                    Some(Err(error)) => return Err(error.clone()),
-                    _ => {}
-                },
-                Ok(Err(_)) => return Err(LeaseError::Damaged("a refresh ended without a result".into())),
-                Err(_) => break,
-            }
-        }
-        Err(LeaseError::ProviderUnavailable {
-            text: format!("the refresh takes longer than {} s", PATIENCE.as_secs()),
-            retry_after: Duration::from_secs(5),
-        })
-    }
-
-    /// Starts a refresh that nobody waits for, unless one is under way or the last one failed a moment ago.
-    fn renew_behind(&self, alias: &Alias, upstream: UpstreamId, old: Option<&Arc<Lease>>) {
-        let slot = self.0.slot(alias);
-        if slot.shared_failure(self.0.clock.moment()).is_none() {
-            self.0.fly(&slot, upstream, Want::Newer(old.map_or(0, |lease| lease.version)), false);
-        }
+impl Assertion {
+    fn is_same(&self, other: &Self) -> bool {
+        self.token.expose() == other.token.expose()
     }
 }
 
@@ -307,7 +189,7 @@ impl Inner {
         if let Some(slot) = self.slots.get(alias) {
             return Arc::clone(&slot);
         }
-        let new = || Arc::new(Slot::new(alias.clone(), self.upstreams.len()));
+        let new = || Arc::new(Slot::new(self.upstreams.len()));
         Arc::clone(&self.slots.entry(alias.clone()).or_insert_with(new))
     }
 
@@ -318,37 +200,12 @@ impl Inner {
         self.slots.remove_if(alias, |_, slot| Arc::strong_count(slot) == 1 && slot.is_idle(now));
     }
 
-    /// The flight under way for this account and upstream, or a new one, started detached from whoever asks.
-    fn fly(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        upstream: UpstreamId,
-        want: Want,
-        forced: bool,
-    ) -> tokio::sync::watch::Receiver<Landing> {
-        match slot.board(upstream.0) {
-            Boarding::UnderWay(landing) => landing,
-            Boarding::New(pilot, landing) => {
-                let flight =
-                    Flight { vault: Arc::clone(self), slot: Arc::clone(slot), upstream: upstream.0, want, forced };
-                let (vault, alias) = (Arc::clone(self), slot.alias.clone());
-                self.tasks.spawn(async move {
-                    let result = flight.run().await;
-                    let unknown = matches!(result, Err(LeaseError::NoAccount));
-                    pilot.land(result);
-                    unknown.then(|| vault.forget(&alias));
-                });
-                landing
-            }
-        }
-    }
-
     /// What `grant` holds for each upstream, dead or alive.
     fn leases(&self, grant: Option<&Grant>) -> Vec<Option<Lease>> {
         let lease = |upstream: &UpstreamEntry| {
             let grant = grant.filter(|grant| grant.key.provider == upstream.provider)?;
             let token = grant.access.iter().find(|token| token.scope_set == upstream.scope_set)?;
-            Lease::new(grant, token, &self.clock)
+            Lease::new(grant.into(), token, &self.clock)
         };
         self.upstreams.iter().map(lease).collect()
     }
@@ -360,36 +217,53 @@ impl Inner {
         }
     }
 
-    /// Only tenants that the operator named may bring their own names.
-    fn alias_of_newcomer(&self, key: &AccountKey, username: &str) -> Result<Alias, PutError> {
-        let allowed = self.providers.get(&key.provider).map(|entry| &entry.allowed_tenants);
-        if !allowed.is_some_and(|allowed| allowed.contains(&key.tenant)) {
-            return Err(PutError::Tenant(key.tenant.clone()));
-        }
-        Alias::new(username).map_err(|_| PutError::NoAlias(username.to_owned()))
-    }
-
-    fn provider_of(&self, grant: &Grant) -> Result<&ProviderEntry, LeaseError> {
-        self.providers.get(&grant.key.provider).ok_or_else(|| {
-            LeaseError::Misconfigured(format!("the provider {} is not configured any more", grant.key.provider))
-        })
-    }
-
-    fn note_refresh(&self, grant: &Grant, outcome: &'static str, took: Duration) {
-        self.metrics.refreshed(&grant.key.provider, outcome, took);
+    fn provider(&self, id: &str) -> Result<&ProviderEntry, LeaseError> {
+        self.providers
+            .get(id)
+            .ok_or_else(|| LeaseError::Misconfigured(format!("the provider {id} is not configured any more")))
     }
 }
 
 impl ProviderEntry {
     fn refused(&self, now: Moment) -> Result<(), Ended> {
         match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((until, error)) if *until > now => Err(Ended { error: error.clone(), memory: until.since(now) }),
+            Some((until, error)) if *until > now => Err(Ended::new(error.clone(), until.since(now))),
             _ => Ok(()),
         }
     }
 
-    fn refuse(&self, error: &LeaseError, until: Moment) {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, error.clone()));
+    /// The provider refuses our own credential.
+    fn refuse(&self, text: String, now: Moment) -> Ended {
+        let error = LeaseError::AppCredential(text);
+        let refusal = Some((now.plus(CREDENTIAL_PAUSE), error.clone()));
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        Ended::new(error, CREDENTIAL_PAUSE)
+    }
+}
+
+/// What a reply of the token endpoint brings for these scopes; `claims`: the challenge that it was asked with.
+fn access_token(reply: &TokenReply, scope_set: String, claims: Option<Claims>, now: Timestamp) -> AccessToken {
+    AccessToken {
+        scope_set,
+        token: reply.access_token.clone(),
+        expires: now.plus(reply.expires_in),
+        obtained: now,
+        refresh_after: reply.refresh_in.map(|wait| now.plus(wait)),
+        claims,
+    }
+}
+
+/// The value of `outcome` in the metric.
+fn outcome_name(class: Class) -> &'static str {
+    match class {
+        Class::Dead => "dead",
+        Class::Interact => "interact",
+        Class::User => "user",
+        Class::Assertion => "assertion",
+        Class::AppCredential => "app_credential",
+        Class::Config => "config",
+        Class::Backoff => "backoff",
+        Class::Retry => "retry",
     }
 }
 

@@ -1,6 +1,7 @@
-//! Hears what others did to grants: this process's pages, another process's commands. A revocation is in force here within a
-//! quarter of a second, whoever made it.
+//! The beat. Hears what others did to grants: this process's pages, another process's commands. A revocation is in force here within
+//! a quarter of a second, whoever made it. Starts what is done ahead of need, and sets the gauges that nothing else sets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,17 @@ const EVERY: Duration = Duration::from_millis(250);
 const TIDY_EVERY: u32 = 240;
 /// The gauges of accounts and leases are set this often.
 const COUNT_EVERY: u32 = 40;
+/// How many days before the end of our own credential the log warns.
+const WARN_DAYS: [i64; 4] = [30, 7, 1, 0];
+const DAY: i64 = 24 * 3600;
 /// The store erases what its time is over this often.
 const SWEEP_EVERY: u32 = 2400;
 
 impl Vault {
-    /// Follows the store's changes until the process ends.
+    /// Follows the store's changes, and refreshes ahead of need, until the process ends.
     pub async fn watch(&self) {
+        self.start_upkeep();
+        let mut warned = BTreeMap::new();
         let mut beat = tokio::time::interval(EVERY);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
@@ -39,6 +45,7 @@ impl Vault {
             }
             if round % COUNT_EVERY == 1 {
                 self.count().await;
+                self.count_credentials(&mut warned);
             }
             if round.is_multiple_of(TIDY_EVERY) {
                 self.tidy();
@@ -84,8 +91,7 @@ impl Vault {
             }
         }
         let now = self.0.clock.moment();
-        let mut living = 0;
-        let mut expired = 0;
+        let (mut living, mut expired) = self.0.minted.count_leases(now);
         for slot in &self.0.slots {
             let (lives, dead) = slot.count_leases(now);
             living += lives;
@@ -95,9 +101,33 @@ impl Vault {
         self.0.metrics.leases("expired", expired);
     }
 
+    /// How long our own credentials are still good for; `warned`: the warning that each provider had last.
+    fn count_credentials(&self, warned: &mut BTreeMap<String, i64>) {
+        let inner = &self.0;
+        for (id, entry) in &inner.providers {
+            let Some(expiry) = entry.provider.credential_expiry() else { continue };
+            let left = expiry.secs().saturating_sub(inner.clock.now().secs());
+            inner.metrics.credential_expires_in(id, left);
+            let due = warning_due(left);
+            if let Some(days) = due.filter(|days| warned.get(id).is_none_or(|last| days < last)) {
+                if left > 0 {
+                    tracing::warn!(provider = id, %expiry, days, "our credential at this provider expires within so many days");
+                } else {
+                    tracing::warn!(provider = id, %expiry, "our credential at this provider has expired");
+                }
+            }
+            // A new credential starts over.
+            match due {
+                Some(days) => warned.insert(id.clone(), days),
+                None => warned.remove(id),
+            };
+        }
+    }
+
     fn tidy(&self) {
         let now = self.0.clock.moment();
         self.0.slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_idle(now));
+        self.0.minted.tidy(now);
     }
 }
 
@@ -117,6 +147,24 @@ impl Inner {
             if slot.follow(turn, self.leases(grant.as_ref()), Source::Change).is_some() {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Which of the warnings is due with so many seconds left.
+fn warning_due(left: i64) -> Option<i64> {
+    WARN_DAYS.into_iter().filter(|days| left <= days * DAY).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_warning_counts() {
+        let cases = [(31 * DAY, None), (30 * DAY, Some(30)), (8 * DAY, Some(30)), (7 * DAY, Some(7)), (DAY, Some(1))];
+        for (left, expected) in cases.into_iter().chain([(1, Some(1)), (0, Some(0)), (-DAY, Some(0))]) {
+            assert_eq!(warning_due(left), expected, "{left}");
         }
     }
 }

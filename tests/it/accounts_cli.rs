@@ -3,4 +3,5 @@
 mod beside;
 mod house;
 mod import;
+mod msal_cache;
 mod verbs;

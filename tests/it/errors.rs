@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::sandbox::{Effect, Fault, Gate, TokenFault};
-use bearerd::store::{Status, TicketKind};
+use bearerd::store::{Grant, Status, TicketKind};
 use http::{Request, Response};
 use rusqlite::Connection;
 use tokio::net::TcpListener;
@@ -24,8 +24,12 @@ async fn expired(config: &str) -> Rig {
     rig
 }
 
+async fn grant(rig: &Rig, alias: &str) -> Grant {
+    rig.app.core().store.find(alias).await.expect("the store answers").expect("the account is there")
+}
+
 async fn status(rig: &Rig, alias: &str) -> Status {
-    rig.app.core().store.find(alias).await.expect("the store answers").expect("the account is there").status
+    grant(rig, alias).await.status
 }
 
 fn seconds(answer: &Response<bytes::Bytes>) -> u64 {
@@ -194,7 +198,8 @@ async fn signin_required_for_interaction_says_which_and_keeps_the_grant() {
     assert!(header(&answer, "bearerd-signin-url").is_some());
     assert!(rig.seen().is_empty(), "no token, no request");
     assert_eq!(rig.token_requests().len(), 1);
-    assert!(matches!(status(&rig, "alice").await, Status::Reauth(reason) if !reason.dead));
+    let grant = grant(&rig, "alice").await;
+    assert_eq!((grant.state(), grant.reason().map(|reason| reason.dead)), ("reauth", Some(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

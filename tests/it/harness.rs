@@ -55,7 +55,7 @@ pub struct Rig {
 pub struct Setup {
     pub clock: Clock,
     pub sandbox: Options,
-    /// TOML laid over the usual configuration; lists are replaced.
+    /// TOML laid over the usual configuration; lists are replaced. `ENTRA_ISSUER` stands for the simulated issuer.
     pub config: String,
     /// Aliases that are signed in.
     pub signed_in: Vec<&'static str>,
@@ -170,7 +170,8 @@ impl Setup {
         let store = tempfile::tempdir().expect("a directory");
         let graph = sandbox.graph.origin();
         let upstream = self.upstream.as_deref().unwrap_or(graph.as_str());
-        let config = configuration(&sandbox, upstream, store.path(), &self.config);
+        let over = self.config.replace("ENTRA_ISSUER", &sandbox.entra.issuer());
+        let config = configuration(&sandbox, upstream, store.path(), &over);
         let app = App::start(&config, self.clock.clone(), tasks).await?;
         for alias in self.signed_in {
             sign_in(&app, &sandbox, alias).await;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bearerd::account::{AccountKey, Alias};
+use bearerd::claims::Claims;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::config::{self, AppCredential, ProviderKind, Rotation, SigninMode};
 use bearerd::metrics::Metrics;
@@ -54,16 +55,24 @@ async fn house_with(mode: SigninMode, allowed_tenants: &[&str]) -> House {
         id: "entra".into(),
         kind: ProviderKind::Entra { authority: entra.origin(), tenant: options.tenant.clone() },
         client_id: options.client_id.clone(),
-        credentials: options.client_secret.iter().map(|secret| AppCredential::Secret(secret.as_str().into())).collect(),
+        credentials: options
+            .client_secret
+            .iter()
+            .map(|secret| AppCredential::Secret { secret: secret.as_str().into(), expires: None })
+            .collect(),
         allowed_tenants: allowed_tenants.iter().map(ToString::to_string).collect(),
         rotation: Rotation::Tolerant,
         ca_pem: None,
+        client_capabilities: Vec::new(),
+        idle_limit: None,
+        token_requests: config::TokenRequests::default(),
     };
     let upstream = config::Upstream {
         name: "graph".into(),
         url: Url::parse("https://graph.microsoft.com").unwrap(),
         provider: "entra".into(),
         scopes: vec!["User.Read".into(), "Mail.Read".into()],
+        app_scopes: Vec::new(),
         ca_pem: None,
         http: config::HttpVersion::Auto,
         timeout: Duration::from_secs(5),
@@ -73,6 +82,7 @@ async fn house_with(mode: SigninMode, allowed_tenants: &[&str]) -> House {
     let client = config::Client {
         name: "payroll".into(),
         credential: config::ClientCredential::KeyDigest([0; 32]),
+        identity: config::Identity::User,
         accounts: vec!["alice".into()],
         allow: vec![],
         deny: vec![],
@@ -493,7 +503,7 @@ async fn a_claims_challenge_travels_with_the_link() {
     let house = house().await;
     let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
     let mut invite = Invite::new(Some(Alias::new("alice").unwrap()), "entra", "bearerd", &house.clock);
-    invite.claims = Some(claims.into());
+    invite.claims = Claims::parse(claims);
     let link = create_invite(&house.store, &house.clock, &invite).await.unwrap();
     house.browser().leave(&link, "alice").await;
     let parameters = &house.entra.authorize_requests()[0].parameters;

@@ -1,5 +1,8 @@
 //! Every kind of refusal, as it comes over the wire.
 
+mod docs;
+
+use bearerd::claims::Claims;
 use bearerd::oauth::Class::{self, AppCredential, Backoff, Config, Dead, Interact, Retry, User};
 use bearerd::oauth::Delivery::{self, Answered, Unknown};
 use bearerd::oauth::Provider;
@@ -54,6 +57,8 @@ const ENTRA: &[Row] = &[
     (400, "access_denied", "", &[65004], Interact),
     (400, "unauthorized_client", "", &[90094], Interact),
     (400, "invalid_request", "", &[90095], Interact),
+    (400, "invalid_grant", "", &[50055], Interact),
+    (400, "unmet_authentication_requirements", "", &[], Interact),
     (400, "invalid_grant", "", &[90008], Interact),
     (400, "login_required", "", &[], Interact),
     (400, "invalid_grant", "additional_action", &[], Interact),
@@ -71,6 +76,12 @@ const ENTRA: &[Row] = &[
     (401, "invalid_client", "", &[70002], AppCredential),
     (401, "invalid_client", "", &[], AppCredential),
     (400, "invalid_request", "", &[7_000_218], AppCredential),
+    (401, "invalid_client", "", &[500_112], Config),
+    (400, "invalid_grant", "", &[7_000_114], Config),
+    // Under a refresh these numbers say nothing of an application's own token.
+    (400, "invalid_grant", "", &[500_133], Interact),
+    (400, "invalid_grant", "", &[50013], Interact),
+    (400, "invalid_grant", "", &[50027], Interact),
     (400, "unauthorized_client", "", &[700_016], Config),
     (400, "unauthorized_client", "", &[700_011], Config),
     (400, "unauthorized_client", "", &[70001], Config),
@@ -179,7 +190,7 @@ async fn a_challenge_is_kept_word_for_word() {
     simulator.token_answer(Answer::json(400, &body));
     let refused = refresh(&simulator.entra(), &entra_account()).await.unwrap_err();
     assert_eq!(refused.class, Interact, "a challenge can be met, whatever the number says");
-    assert_eq!(refused.claims.as_deref(), Some(claims));
+    assert_eq!(refused.claims.as_ref().map(Claims::as_str), Some(claims));
 }
 
 async fn outcome(provider: &Provider, simulator: &Simulator, answer: Answer) -> (Class, Delivery, String) {
@@ -226,6 +237,9 @@ async fn waits_that_the_provider_asks_for() {
         (Answer::text(429, "text/plain", "").with("retry-after", "1000000"), Some(3600)),
         (Answer::text(429, "text/plain", "").with("retry-after", "later"), None),
         (Answer::text(503, "text/plain", "").with("retry-after", "2.5"), Some(3)),
+        (Answer::text(429, "text/plain", "").with("retry-after", "0.249, 7"), Some(7)),
+        (Answer::text(429, "text/plain", "").with("retry-after", "30").with("retry-after", "60"), Some(60)),
+        (Answer::json(400, &body("temporarily_unavailable", "", &[90055])).with("retry-after", "17"), Some(17)),
         (Answer::json(400, &body("invalid_grant", "", &[50196])), Some(120)),
         (Answer::json(400, &body("invalid_grant", "", &[50196])).with("retry-after", "5"), Some(120)),
         (Answer::json(400, &body("invalid_grant", "", &[50196])).with("retry-after", "300"), Some(300)),

@@ -1,17 +1,24 @@
 //! How we show who we are, as the provider sees it.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use bearerd::config::{self, AppCredential};
+use bearerd::metrics::Metrics;
 use bearerd::oauth::{Class, Delivery, Provider};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tracing::subscriber::DefaultGuard;
 
 use crate::provider::{
-    Answer, Asked, CLIENT, ENTRA_TOKEN, NOW, OIDC_TOKEN, Simulator, entra_account, refresh, success,
+    Answer, Asked, CLIENT, ENTRA_TOKEN, NOW, OIDC_TOKEN, Simulator, bare_success, entra_account, invalid_client,
+    refresh, secret,
 };
 use crate::tokens::{RSA_A, RSA_A_PUBLIC};
 
@@ -20,22 +27,8 @@ const PKCS1: &str = include_str!("../keys/rsa_a.pkcs1.pem");
 const P256: &str = include_str!("../keys/p256.pem");
 const P256_CERT: &str = include_str!("../keys/p256.cert.pem");
 
-fn secret(text: &str) -> AppCredential {
-    AppCredential::Secret(text.into())
-}
-
 fn certificate(cert: &str, key: &str) -> AppCredential {
     AppCredential::Certificate { cert_pem: cert.to_owned(), key_pem: key.into() }
-}
-
-fn bare_success() -> Answer {
-    let mut body = success("");
-    body.as_object_mut().unwrap().remove("id_token");
-    Answer::json(200, &body)
-}
-
-fn invalid_client() -> Answer {
-    Answer::json(401, &json!({"error": "invalid_client", "error_codes": [7_000_215]}))
 }
 
 fn methods(simulator: &Simulator, methods: &Value) {
@@ -153,6 +146,15 @@ async fn assertions_for_a_generic_provider() {
     let asked = asked_with(&simulator, simulator.oidc_config(), certificate(CERT, RSA_A)).await;
     let assertion = &asked.form["client_assertion"];
     verify(assertion, Algorithm::RS256, &DecodingKey::from_rsa_pem(RSA_A_PUBLIC.as_bytes()).unwrap());
+    let (header, _) = parts(assertion);
+    let certificate = CertificateDer::from_pem_slice(CERT.as_bytes()).unwrap();
+    let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate);
+    let sha256 = ring::digest::digest(&ring::digest::SHA256, &certificate);
+    let expected = json!({
+        "alg": "RS256", "typ": "JWT", "x5t": BASE64_URL_SAFE_NO_PAD.encode(sha1),
+        "kid": BASE64_URL_SAFE_NO_PAD.encode(sha256),
+    });
+    assert_eq!(header, expected, "the old form for whoever knows nothing newer");
 }
 
 #[tokio::test]
@@ -195,6 +197,104 @@ async fn the_next_credential_where_the_first_is_not_known() {
     let shown: Vec<bool> =
         simulator.asked(path).iter().map(|asked| asked.form.contains_key("client_assertion")).collect();
     assert_eq!(shown, [false, true, true, true], "one POST for each credential tried, then only what works");
+}
+
+/// What the metrics say.
+fn fallbacks(metrics: &Metrics) -> Option<String> {
+    let text = metrics.render();
+    let line = text.lines().find(|line| line.starts_with("bearerd_credential_fallbacks_total{"));
+    line.map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_fallback_is_counted_and_its_expiry_known() {
+    let simulator = Simulator::start().await;
+    let ends = |days: u64| Some(NOW.plus(Duration::from_hours(24 * days)));
+    let credentials = [("old", ends(1)), ("new", ends(2))]
+        .map(|(text, expires)| AppCredential::Secret { secret: text.into(), expires });
+    let provider = simulator.with_credentials(simulator.entra_config(), credentials.into());
+    let metrics = Metrics::new();
+    provider.observed_by(&metrics);
+    assert_eq!(provider.credential_expiry(), ends(1));
+    simulator.token_answer(bare_success());
+    refresh(&provider, &entra_account()).await.unwrap();
+    assert_eq!((fallbacks(&metrics), provider.credential_expiry()), (None, ends(1)));
+
+    simulator.answer(ENTRA_TOKEN, [invalid_client(), bare_success()]);
+    for _ in 0..2 {
+        refresh(&provider, &entra_account()).await.unwrap();
+    }
+    let twice = "bearerd_credential_fallbacks_total{provider=\"idp\"} 2";
+    assert_eq!((fallbacks(&metrics).as_deref(), provider.credential_expiry()), (Some(twice), ends(2)));
+
+    simulator.answer(ENTRA_TOKEN, [invalid_client(), bare_success()]);
+    refresh(&provider, &entra_account()).await.unwrap();
+    assert_eq!((fallbacks(&metrics).as_deref(), provider.credential_expiry()), (Some(twice), ends(1)));
+    let sent: Vec<String> =
+        simulator.asked(ENTRA_TOKEN).iter().map(|asked| asked.form["client_secret"].clone()).collect();
+    assert_eq!(sent, ["old", "old", "new", "new", "new", "old"]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_the_last_resort() {
+    let simulator = Simulator::start().await;
+    simulator.token_answer(bare_success());
+    let alone = simulator.with_credentials(simulator.entra_config(), vec![certificate(CERT, RSA_A)]);
+    let both = vec![certificate(CERT, RSA_A), secret("s")];
+    let both = simulator.with_credentials(simulator.entra_config(), both);
+    let not_after = both.credential_expiry().unwrap();
+    simulator.clock.advance(not_after.since(simulator.clock.now()));
+    refresh(&both, &entra_account()).await.unwrap();
+    simulator.clock.advance(Duration::from_secs(1));
+    for _ in 0..2 {
+        refresh(&both, &entra_account()).await.unwrap();
+    }
+    assert_eq!(both.credential_expiry(), None, "a secret does not tell");
+    refresh(&alone, &entra_account()).await.unwrap();
+    let by_secret: Vec<bool> =
+        simulator.asked(ENTRA_TOKEN).iter().map(|asked| asked.form.contains_key("client_secret")).collect();
+    assert_eq!(by_secret, [false, true, true, false]);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged on this thread for as long as the second lives.
+fn logged() -> (Lines, DefaultGuard) {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn a_change_of_credentials_is_said_once_and_without_its_value() {
+    let simulator = Simulator::start().await;
+    let credentials = vec![certificate(CERT, RSA_A), secret("the-old-one"), secret("the-new-one")];
+    let provider = simulator.with_credentials(simulator.entra_config(), credentials);
+    let not_after = provider.credential_expiry().unwrap();
+    simulator.clock.advance(not_after.since(NOW) + Duration::from_secs(1));
+    simulator.answer(ENTRA_TOKEN, [invalid_client(), bare_success()]);
+    let (lines, _guard) = logged();
+    for _ in 0..3 {
+        refresh(&provider, &entra_account()).await.unwrap();
+    }
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let count = |text: &str| lines.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(count("has expired and is not used"), 1, "{lines}");
+    assert_eq!(count("another credential of the app registration"), 1, "{lines}");
+    assert_eq!(count(r#"number=3 kind="secret""#), 1, "{lines}");
+    assert_eq!(count("the-old-one") + count("the-new-one"), 0, "{lines}");
 }
 
 async fn all_refused(provider: &Provider, simulator: &Simulator, answer: Answer) -> (Class, usize) {

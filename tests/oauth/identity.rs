@@ -135,6 +135,10 @@ async fn claims_that_break_a_rule() {
         (json!({"at_hash": "AAAA"}), "its at_hash is not"),
         (json!({"at_hash": 5}), "its at_hash is not"),
         (json!({"TID": other}), "two of its claims differ"),
+        (json!({"Exp": now + 7200}), "two of its claims differ"),
+        (json!({"iat": 0.5}), "its iat is no time"),
+        (json!({"tid": TENANT.replace('-', "")}), "its tid is no GUID"),
+        (json!({"tid": 5}), "its tid is no text"),
     ] {
         let token = rsa("a").token("a", &changed(entra_claims(&simulator), &changes));
         let text = refusal(&simulator, &provider, &token).await;
@@ -237,6 +241,23 @@ async fn tokens_that_bring_their_own_key() {
 }
 
 #[tokio::test]
+async fn a_token_has_256_000_bytes_at_most() {
+    let simulator = Simulator::start().await;
+    let provider = simulator.entra();
+    let padded = |padding: usize| {
+        let changes = json!({"padding": "x".repeat(padding)});
+        rsa("a").token("a", &changed(entra_claims(&simulator), &changes))
+    };
+    // Three bytes more are four characters more.
+    let mut padding = (256_000 - padded(0).len()) / 4 * 3;
+    while padded(padding + 1).len() <= 256_000 {
+        padding += 1;
+    }
+    identify(&simulator, &provider, &padded(padding)).await.unwrap();
+    assert_eq!(refusal(&simulator, &provider, &padded(padding + 1)).await, "it is too long");
+}
+
+#[tokio::test]
 async fn r_and_s_may_not_be_zero() {
     let simulator = Simulator::start().await;
     simulator.publish_keys(&[tokens::p256().public("e")]);
@@ -304,6 +325,8 @@ async fn tenants() {
         ("common", &[TENANT, other], other, true),
         ("organizations", &[], TENANT, true),
         ("organizations", &[], consumers, false),
+        ("consumers", &[], consumers, true),
+        ("contoso.com", &[], TENANT, true),
         (TENANT, &[other], TENANT, false),
         (TENANT, &[TENANT], TENANT, true),
     ] {

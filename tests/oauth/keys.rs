@@ -1,9 +1,12 @@
 //! Keys and discovery: how often the provider is asked, and what a change of keys means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bearerd::oauth::{Provider, SignInError};
+use bearerd::tasks::spawn_here;
 use serde_json::json;
+use tokio::sync::Barrier;
 
 use crate::provider::{Answer, Simulator, success};
 use crate::tokens::{self, Key};
@@ -12,7 +15,7 @@ use crate::tokens::{self, Key};
 async fn sign_in(simulator: &Simulator, provider: &Provider, key: &Key, kid: &str) -> Result<(), SignInError> {
     let token = key.token(kid, &simulator.oidc_claims());
     simulator.token_answer(Answer::json(200, &success(&token)));
-    let signed_in = provider.poll_device(&device(), &[]).await;
+    let signed_in = provider.poll_device(&device(), &[], None).await;
     signed_in.map(drop)
 }
 
@@ -51,6 +54,29 @@ async fn a_thousand_invented_keys_cost_one_request() {
         assert_eq!(simulator.asked("/keys").len() - before, 1);
         sign_in(&simulator, &provider, &tokens::rsa("a"), "a").await.unwrap();
     }
+}
+
+/// All at once, as an attacker would: those who come during the fetch wait for it.
+#[tokio::test]
+async fn a_flood_of_invented_keys_costs_one_request() {
+    let simulator = Simulator::start().await;
+    let provider = simulator.oidc();
+    provider.ready().await.unwrap();
+    simulator.token_answer(Answer::json(200, &success(&tokens::rsa("b").token("x", &simulator.oidc_claims()))));
+    let (tries, waiting) = (200, Arc::new(Barrier::new(200)));
+    let tasks: Vec<_> = (0..tries)
+        .map(|_| {
+            let (provider, waiting) = (provider.clone(), waiting.clone());
+            spawn_here(async move {
+                waiting.wait().await;
+                provider.poll_device(&device(), &[], None).await.is_err()
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap());
+    }
+    assert_eq!((simulator.asked("/token").len(), simulator.asked("/keys").len()), (tries, 2));
 }
 
 #[tokio::test]

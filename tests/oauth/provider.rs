@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,8 @@ use crate::tokens;
 
 pub const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 pub const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+/// The tenant of personal accounts.
+pub const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 pub const OBJECT: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
 pub const CLIENT: &str = "client-1";
 /// The paths of the token endpoints.
@@ -36,7 +38,9 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    pub method: Method,
     pub path: String,
+    pub query: BTreeMap<String, String>,
     pub headers: HeaderMap,
     pub form: BTreeMap<String, String>,
 }
@@ -110,7 +114,7 @@ impl Simulator {
     }
 
     pub fn token_answer(&self, answer: Answer) {
-        for tenant in [TENANT, "common", "organizations"] {
+        for tenant in [TENANT, "contoso.com", "consumers", "common", "organizations"] {
             self.answer(&format!("/{tenant}/oauth2/v2.0/token"), [answer.clone()]);
         }
         self.answer(OIDC_TOKEN, [answer]);
@@ -132,7 +136,13 @@ impl Simulator {
     /// Discovery of the generic provider as given, and of Entra in its shape.
     pub fn publish(&self, metadata: &Value) {
         self.answer("/.well-known/openid-configuration", [Answer::json(200, metadata)]);
-        for (tenant, issuer) in [(TENANT, TENANT), ("common", "{tenantid}"), ("organizations", "{tenantid}")] {
+        for (tenant, issuer) in [
+            (TENANT, TENANT),
+            ("contoso.com", TENANT),
+            ("consumers", CONSUMERS),
+            ("common", "{tenantid}"),
+            ("organizations", "{tenantid}"),
+        ] {
             let mut entra = metadata.clone();
             entra["issuer"] = format!("{}/{issuer}/v2.0", self.origin).into();
             self.answer(&format!("/{tenant}/v2.0/.well-known/openid-configuration"), [Answer::json(200, &entra)]);
@@ -221,6 +231,9 @@ fn config(kind: ProviderKind) -> config::Provider {
         allowed_tenants: Vec::new(),
         rotation: Rotation::Strict,
         ca_pem: None,
+        client_capabilities: Vec::new(),
+        idle_limit: None,
+        token_requests: config::TokenRequests::default(),
     }
 }
 
@@ -230,6 +243,21 @@ pub fn success(id_token: &str) -> Value {
         "token_type": "Bearer", "access_token": "access-token-1", "refresh_token": "refresh-token-2", "expires_in": 3600,
         "scope": "User.Read openid", "id_token": id_token,
     })
+}
+
+/// A reply with an access token and nothing that needs a user.
+pub fn bare_success() -> Answer {
+    let body = json!({"token_type": "Bearer", "access_token": "access-token-1", "expires_in": 3600});
+    Answer::json(200, &body)
+}
+
+/// "We don't know you."
+pub fn invalid_client() -> Answer {
+    Answer::json(401, &json!({"error": "invalid_client", "error_codes": [7_000_215]}))
+}
+
+pub fn secret(text: &str) -> AppCredential {
+    AppCredential::Secret { secret: text.into(), expires: None }
 }
 
 /// Presents `refresh-token-1` for the scope `User.Read`.
@@ -264,7 +292,9 @@ async fn answer(script: Arc<Mutex<Script>>, request: Request<Incoming>) -> Resul
             .get_mut(&path)
             .and_then(|queue| if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() });
         script.asked.push(Asked {
+            method: head.method,
             path,
+            query: form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect(),
             headers: head.headers,
             form: form_urlencoded::parse(&body).into_owned().collect(),
         });

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bearerd::config::AppCredential;
+use bearerd::claims::Claims;
+use bearerd::config::{AppCredential, ProviderKind};
 use bearerd::oauth::{Authorize, AuthorizeOptions, Class, DevicePoll, Provider, SignInError, SignedIn};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -60,7 +61,7 @@ async fn what_may_be_added() {
     let more = AuthorizeOptions {
         login_hint: Some("alice+1@contoso.com".to_owned()),
         prompt: Some("select_account".to_owned()),
-        claims: Some(claims.to_owned()),
+        claims: Claims::parse(claims),
         ..options()
     };
     let query = query(&simulator.entra().authorize(&more).await.unwrap());
@@ -94,7 +95,8 @@ async fn redeem(provider: &Provider, authorize: &Authorize, issuer: Option<&str>
 #[tokio::test]
 async fn a_code_becomes_a_person_and_tokens() {
     let simulator = Simulator::start().await;
-    let provider = simulator.with_credentials(simulator.entra_config(), vec![AppCredential::Secret("s".into())]);
+    let provider = simulator
+        .with_credentials(simulator.entra_config(), vec![AppCredential::Secret { secret: "s".into(), expires: None }]);
     let authorize = provider.authorize(&options()).await.unwrap();
     let mut claims = simulator.entra_claims();
     claims["nonce"] = authorize.nonce.expose().as_str().into();
@@ -171,6 +173,32 @@ async fn answers_of_another_issuer() {
     assert_eq!(simulator.asked("/token").len(), 3, "no code went out after a wrong issuer");
 }
 
+/// Entra does not promise to name itself; where it does, it is by the tenant's own issuer.
+#[tokio::test]
+async fn the_issuer_of_a_template() {
+    let simulator = Simulator::start().await;
+    let mut config = simulator.entra_config();
+    let authority = simulator.origin.parse().unwrap();
+    config.kind = ProviderKind::Entra { authority, tenant: "organizations".to_owned() };
+    let provider = simulator.provider(&config);
+    let authorize = provider.authorize(&options()).await.unwrap();
+    let mut claims = simulator.entra_claims();
+    claims["nonce"] = authorize.nonce.expose().as_str().into();
+    simulator.token_answer(Answer::json(200, &success(&tokens::rsa("a").token("a", &claims))));
+    for (issuer, expected) in [
+        (None, true),
+        (Some(format!("{}/{TENANT}/v2.0", simulator.origin)), true),
+        (Some(format!("{}//v2.0", simulator.origin)), false),
+        (Some(format!("{}/a/b/v2.0", simulator.origin)), false),
+        (Some(format!("https://evil.test/{TENANT}/v2.0")), false),
+        (Some(String::new()), false),
+    ] {
+        let outcome = redeem(&provider, &authorize, issuer.as_deref()).await;
+        assert_eq!(outcome.is_ok(), expected, "{issuer:?}");
+    }
+    assert_eq!(simulator.asked("/organizations/oauth2/v2.0/token").len(), 2, "no code went out after a wrong issuer");
+}
+
 #[tokio::test]
 async fn the_device_flow() {
     let simulator = Simulator::start().await;
@@ -179,9 +207,9 @@ async fn the_device_flow() {
         "expires_in": "900", "interval": 7, "message": "To sign in\u{7}, go on.",
     });
     simulator.answer(&format!("/{TENANT}/oauth2/v2.0/devicecode"), [Answer::json(200, &started)]);
-    let credentials = vec![AppCredential::Secret("s".into())];
+    let credentials = vec![AppCredential::Secret { secret: "s".into(), expires: None }];
     let provider = simulator.with_credentials(simulator.entra_config(), credentials);
-    let device = provider.start_device(&options().scopes).await.unwrap();
+    let device = provider.start_device(&options().scopes, None).await.unwrap();
     assert_eq!((device.interval.as_secs(), device.expires_in.as_secs()), (7, 900));
     assert_eq!(device.message.as_deref(), Some("To sign in, go on."));
     let asked = simulator.asked_once(&format!("/{TENANT}/oauth2/v2.0/devicecode"));
@@ -194,9 +222,9 @@ async fn the_device_flow() {
     let answers = [refusal("authorization_pending"), refusal("slow_down"), Answer::json(200, &success(&token))];
     simulator.answer(path, answers);
     let scopes = options().scopes;
-    assert!(matches!(provider.poll_device(&device, &scopes).await, Ok(DevicePoll::Pending)));
-    assert!(matches!(provider.poll_device(&device, &scopes).await, Ok(DevicePoll::SlowDown)));
-    let Ok(DevicePoll::Done(signed_in)) = provider.poll_device(&device, &scopes).await else {
+    assert!(matches!(provider.poll_device(&device, &scopes, None).await, Ok(DevicePoll::Pending)));
+    assert!(matches!(provider.poll_device(&device, &scopes, None).await, Ok(DevicePoll::SlowDown)));
+    let Ok(DevicePoll::Done(signed_in)) = provider.poll_device(&device, &scopes, None).await else {
         panic!("the third poll brings the tokens");
     };
     assert_eq!(signed_in.identity.key, entra_account());
@@ -214,7 +242,7 @@ async fn the_device_flow() {
         ("bad_verification_code", Class::Interact),
     ] {
         simulator.answer(path, [refusal(error)]);
-        let Err(SignInError::Token(refused)) = provider.poll_device(&device, &scopes).await else {
+        let Err(SignInError::Token(refused)) = provider.poll_device(&device, &scopes, None).await else {
             panic!("{error} ends the flow");
         };
         assert_eq!(refused.class, class, "{error}");
@@ -226,13 +254,13 @@ async fn a_generic_device_flow_shows_who_asks() {
     let simulator = Simulator::start().await;
     let started = json!({"device_code": "d", "user_code": "U", "verification_uri": "https://idp.test/device"});
     simulator.answer("/device", [Answer::json(200, &started)]);
-    let credentials = vec![AppCredential::Secret("s".into())];
+    let credentials = vec![AppCredential::Secret { secret: "s".into(), expires: None }];
     let provider = simulator.with_credentials(simulator.oidc_config(), credentials);
-    provider.start_device(&[]).await.unwrap();
+    provider.start_device(&[], None).await.unwrap();
     assert_eq!(simulator.asked_once("/device").form["client_secret"], "s");
 
     let mut metadata = simulator.metadata();
     metadata.as_object_mut().unwrap().remove("device_authorization_endpoint");
     simulator.publish(&metadata);
-    assert!(matches!(simulator.oidc().start_device(&[]).await, Err(SignInError::Discovery(_))));
+    assert!(matches!(simulator.oidc().start_device(&[], None).await, Err(SignInError::Discovery(_))));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use bearerd::config::Rotation;
-use bearerd::store::{Claim, Store, StoreError, TicketKind};
+use bearerd::store::{Claim, Status, Store, StoreError, TicketKind};
 use rusqlite::types::Value;
 
 use crate::rig::{LEASE, Rig, claimed, dead, found, key, sign_in, signed_in};
@@ -102,9 +102,11 @@ async fn exchanged_tokens_are_an_error_of_their_records_only() {
     assert!(listed.iter().all(|grant| !grant.intent), "a claim that failed left nothing");
     assert_eq!(found(&store, "carol").await.access[0].token.expose(), "at-carol-0");
 
-    // A new sign-in heals the one, a removal ends the other.
+    // A new sign-in heals the one, a revocation and a removal end the other.
     assert_eq!(store.sign_in(sign_in("alice")).await.unwrap().access.len(), 1);
     assert_eq!(claimed(&store, "alice", Rotation::Tolerant).await.refresh_token, "rt-alice-0");
+    let revoked = store.revoke(&key("bob")).await.unwrap().unwrap();
+    assert!(revoked.refresh_token.is_none(), "another one's token is given to nobody");
     assert!(store.remove(&key("bob")).await.unwrap());
 }
 
@@ -149,12 +151,19 @@ async fn a_damaged_blob_is_an_error() {
 async fn a_row_that_does_not_read_hides_no_other() {
     let rig = Rig::embedded();
     let store = two_accounts(&rig).await;
-    rig.sql().execute("UPDATE grants SET fence = -1, rt_fp = x'00' WHERE id = 1", []).unwrap();
-    let error = store.find("alice").await.unwrap_err();
-    assert!(matches!(&error, StoreError::Corrupt { record, .. } if record == "alice"), "{error:?}");
-    let listed = store.list(None, 10).await.unwrap();
-    assert_eq!(listed.iter().map(|grant| grant.alias.as_str()).collect::<Vec<_>>(), ["bob"]);
-    found(&store, "bob").await;
+    for damage in [
+        "parked = '[{}]'",
+        r#"parked = '[{"scope_set":"a","asked":"no claims","text":"b","since":1}]'"#,
+        "parked = NULL, status = 'reauth', reason_claims = '[]'",
+        "fence = -1, rt_fp = x'00'",
+    ] {
+        rig.sql().execute(&format!("UPDATE grants SET {damage} WHERE id = 1"), []).unwrap();
+        let error = store.find("alice").await.unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { record, .. } if record == "alice"), "{damage}: {error:?}");
+        let listed = store.list(None, 10).await.unwrap();
+        assert_eq!(listed.iter().map(|grant| grant.alias.as_str()).collect::<Vec<_>>(), ["bob"]);
+        found(&store, "bob").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +219,7 @@ async fn the_sweep_erases_what_has_had_its_time() {
     let store = two_accounts(&rig).await;
     let held = claimed(&store, "alice", Rotation::Tolerant).await;
     store.fail(held.failure(dead()), Rotation::Tolerant).await.unwrap();
+    let died = rig.clock.now();
     let kept = || {
         let count = "SELECT count(prev_rt), count(rt), (SELECT count(*) FROM tickets) FROM grants";
         rig.sql().query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
@@ -224,5 +234,13 @@ async fn the_sweep_erases_what_has_had_its_time() {
     rig.clock.advance(Duration::from_hours(24));
     store.sweep().await.unwrap();
     assert_eq!(kept(), (0, 1, 0), "the dead one goes, the living one stays");
+    let alice = found(&store, "alice").await;
+    let Status::Reauth(reason) = &alice.status else { panic!("{alice:?}") };
+    assert_eq!((reason.text.as_str(), reason.since), ("AADSTS50173: the grant was revoked", died));
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 2, "the account stays, and says why");
+    assert_eq!(store.counts().await.unwrap(), [("entra".into(), "active", 1), ("entra".into(), "reauth", 1)]);
+    let answer = store.claim_forced(&alice.key, alice.epoch, alice.version, LEASE, Rotation::Tolerant).await.unwrap();
+    assert!(matches!(answer, Claim::Stale));
+    assert_eq!(store.sign_in(sign_in("alice")).await.unwrap().status, Status::Active);
     assert_eq!(claimed(&store, "bob", Rotation::Tolerant).await.refresh_token, "rt-bob-2");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bearerd::config::Rotation;
 use bearerd::store::{Claim, Committed, Failed, FailureKind, Refusal, Status};
 
-use crate::rig::{LEASE, Rig, claim, claimed, dead, found, key, sign_in, signed_in};
+use crate::rig::{LEASE, Rig, claim, claimed, dead, found, key, park, sign_in, signed_in};
 
 const STRICT: Rotation = Rotation::Strict;
 const TOLERANT: Rotation = Rotation::Tolerant;
@@ -94,16 +94,19 @@ async fn a_revoke_during_a_refresh_stays() {
         let (server, operator) = (rig.open().await, rig.open().await);
         signed_in(&server, "alice").await;
         let held = claimed(&server, "alice", TOLERANT).await;
-        assert!(operator.revoke(&held.grant.key).await.unwrap());
+        let revoked = operator.revoke(&held.grant.key).await.unwrap().unwrap();
+        assert_eq!(revoked.refresh_token.as_ref().map(|token| token.expose().as_str()), Some("rt-alice-0"));
         assert_eq!(server.commit(held.commit("1")).await.unwrap(), Committed::Refused(Refusal::Revoked));
         assert_eq!(server.fail(held.failure(dead()), TOLERANT).await.unwrap(), Failed::Ignored);
         let grant = found(&server, "alice").await;
         assert_eq!((grant.status, grant.epoch, grant.version), (Status::Revoked, 2, 2));
         assert!(grant.access.is_empty() && !grant.intent);
         assert!(matches!(claim(&server, "alice", TOLERANT).await, Claim::Stale));
+        let revoked = operator.revoke(&held.grant.key).await.unwrap().unwrap();
+        assert!(revoked.refresh_token.is_none(), "nothing is left to revoke");
 
         let again = signed_in(&server, "alice").await;
-        assert_eq!((again.status, again.epoch), (Status::Active, 3));
+        assert_eq!((again.status, again.epoch), (Status::Active, 4));
         assert_eq!(server.commit(held.commit("1")).await.unwrap(), Committed::Refused(Refusal::Epoch));
         assert_eq!(claimed(&server, "alice", TOLERANT).await.refresh_token, "rt-alice-0");
     }
@@ -255,17 +258,16 @@ async fn an_operator_may_try_what_waits() {
         assert!(matches!(claim(&store, "alice", TOLERANT).await, Claim::Backoff { until: told } if told == until));
         let Claim::Claimed { fence, fingerprint, .. } = forced().await else { panic!() };
 
-        let mut failure = held.failure(FailureKind::Final {
-            dead: false,
-            text: "AADSTS50076: multi-factor authentication is needed".into(),
-            claims: Some(r#"{"access_token":{}}"#.into()),
-        });
+        let mut failure = held.failure(park("Mail.Read User.Read", None, "AADSTS50076: more is needed"));
         (failure.fence, failure.presented) = (fence, fingerprint);
+        assert_eq!(store.fail(failure.clone(), TOLERANT).await.unwrap(), Failed::Applied);
+        let Claim::Claimed { fence, .. } = forced().await else { panic!() };
+
+        (failure.fence, failure.kind) = (fence, dead());
         assert_eq!(store.fail(failure, TOLERANT).await.unwrap(), Failed::Applied);
         let Status::Reauth(reason) = found(&store, "alice").await.status else { panic!() };
-        assert_eq!(reason.claims.as_deref(), Some(r#"{"access_token":{}}"#));
-        assert!(matches!(claim(&store, "alice", TOLERANT).await, Claim::Stale));
-        assert!(matches!(forced().await, Claim::Claimed { .. }));
+        assert!(reason.dead);
+        assert!(matches!(forced().await, Claim::Stale), "a dead one is never presented");
     }
 }
 

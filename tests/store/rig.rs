@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bearerd::account::{AccountKey, Alias};
+use bearerd::claims::Claims;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::config;
 use bearerd::config::Rotation;
@@ -136,6 +137,8 @@ pub fn access(token: &str, life: Duration) -> AccessToken {
         token: Secret::from(token),
         expires: START.plus(life),
         obtained: START,
+        refresh_after: None,
+        claims: None,
     }
 }
 
@@ -188,6 +191,12 @@ impl Held {
     }
 }
 
+/// The provider wants to see the person before it gives a token for these scopes, asked with these claims.
+pub fn park(scope_set: &str, asked: Option<&Claims>, text: &str) -> FailureKind {
+    let asked = asked.cloned();
+    FailureKind::Park { scope_set: scope_set.into(), claims: asked.clone(), asked, text: text.into() }
+}
+
 pub fn dead() -> FailureKind {
-    FailureKind::Final { dead: true, text: "AADSTS50173: the grant was revoked".into(), claims: None }
+    FailureKind::Final { text: "AADSTS50173: the grant was revoked".into(), claims: None }
 }

@@ -5,45 +5,55 @@ use std::collections::HashMap;
 use argon2::password_hash::PasswordHash;
 use globset::GlobBuilder;
 
+use super::identity::Able;
 use crate::config::mistakes::Reported;
 use crate::config::read::{Section, every};
-use crate::config::values::{flag, integer, of_text, positive_number};
-use crate::config::{Client, ClientCredential, ClientLimits, Listen, Server};
+use crate::config::values::{self, filled, flag, integer, of_text, positive_number};
+use crate::config::{Client, ClientCredential, ClientLimits, Identity, JwtIssuer, Listen, Server};
 
-/// `server` is `None` where it could not be resolved.
-pub fn clients(root: &Section<'_>, server: Option<&Server>) -> Result<Vec<Client>, Reported> {
+/// `server` and `able` are `None` where they could not be resolved.
+pub fn clients(root: &Section<'_>, server: Option<&Server>, able: Option<&Able<'_>>) -> Result<Vec<Client>, Reported> {
     let sections = root.tables("clients")?.unwrap_or_default();
     let mut taken = HashMap::new();
     every(sections.iter().map(|section| {
-        let client = client(section)?;
+        let mut client = client(section, able)?;
         let name = unique(section, "name", format!("name {}", client.name), &mut taken);
         let (key, value) = match &client.credential {
             ClientCredential::KeyDigest(digest) => ("key_hash", format!("sha256 {digest:?}")),
             ClientCredential::PasswordHash(hash) => ("key_hash", format!("argon2id {hash}")),
             ClientCredential::MtlsSan(name) => ("mtls_san", format!("san {name}")),
             ClientCredential::PeerUid(uid) => ("peer_uid", format!("uid {uid}")),
+            ClientCredential::Jwt(jwt) => {
+                let mut audience = jwt.audience.clone();
+                audience.sort();
+                ("jwt", format!("jwt {} {audience:?} {:?}", jwt.issuer, jwt.required))
+            }
         };
         let credential = unique(section, key, value, &mut taken);
         if let Some(server) = server {
             warn_of_the_unreachable(section, &client, server);
         }
+        if client.identity != Identity::User {
+            client.accounts.clear();
+        }
         name.and(credential).map(|()| client)
     }))
 }
 
-fn client(section: &Section<'_>) -> Result<Client, Reported> {
+fn client(section: &Section<'_>, able: Option<&Able<'_>>) -> Result<Client, Reported> {
     let name = section.get("name", of_text(client_name));
     let credential = credential(section);
-    let identity = section.choice("identity", &[("user", ())]);
+    let identities = [("user", Identity::User), ("app", Identity::App), ("on-behalf-of", Identity::OnBehalfOf)];
+    let identity = section.choice("identity", &identities).and_then(|identity| able_to_be(section, identity, able));
     let accounts = section.list("accounts", account_pattern);
     let allow = section.list("allow", rule);
     let deny = section.list("deny", rule);
     let read_only = section.get("read_only", flag);
     let limits = section.section("limits").and_then(|section| limits(&section));
-    identity?;
     Ok(Client {
         name: name?,
         credential: credential?,
+        identity: identity?,
         accounts: accounts?,
         allow: allow?,
         deny: deny?,
@@ -52,18 +62,55 @@ fn client(section: &Section<'_>) -> Result<Client, Reported> {
     })
 }
 
+fn able_to_be(section: &Section<'_>, identity: Identity, able: Option<&Able<'_>>) -> Result<Identity, Reported> {
+    if identity == Identity::OnBehalfOf && !section.has("jwt") {
+        return Err(section.mistake("identity", "on-behalf-of needs a jwt: the token of the user that it acts for"));
+    }
+    match able.and_then(|able| able.refusal(identity)) {
+        Some(why) => Err(section.mistake("identity", why)),
+        None => Ok(identity),
+    }
+}
+
 fn credential(section: &Section<'_>) -> Result<ClientCredential, Reported> {
     let key = section.find("key_hash", of_text(key_hash));
     let san = section.find("mtls_san", of_text(subject_name));
     let uid = section.find("peer_uid", integer(0..=i64::from(u32::MAX) - 1));
-    match (key?, san?, uid?) {
-        (Some(key), None, None) => Ok(key),
-        (None, Some(san), None) => Ok(ClientCredential::MtlsSan(san)),
-        (None, None, Some(uid)) => Ok(ClientCredential::PeerUid(uid)),
-        // What stands in a place that this version does not read was reported already.
-        (None, None, None) if section.has("jwt") => Err(Reported),
-        _ => Err(section.mistake_here("exactly one of key_hash, mtls_san, peer_uid")),
+    let jwt = section.find_section("jwt").and_then(|section| section.as_ref().map(jwt).transpose());
+    match (key?, san?, uid?, jwt?) {
+        (Some(key), None, None, None) => Ok(key),
+        (None, Some(san), None, None) => Ok(ClientCredential::MtlsSan(san)),
+        (None, None, Some(uid), None) => Ok(ClientCredential::PeerUid(uid)),
+        (None, None, None, Some(jwt)) => Ok(ClientCredential::Jwt(jwt)),
+        _ => Err(section.mistake_here("exactly one of key_hash, mtls_san, peer_uid, jwt")),
     }
+}
+
+fn jwt(section: &Section<'_>) -> Result<JwtIssuer, Reported> {
+    // Kept as written: `iss` is compared to the letter.
+    let issuer = section.get("issuer", of_text(|text| values::issuer(text).map(|_| text.to_owned())));
+    let audience = match section.find_list("audience", filled_text) {
+        Ok(Some(audience)) if !audience.is_empty() => Ok(audience),
+        Ok(Some(_)) => Err(section.mistake("audience", "is empty")),
+        Ok(None) => Err(section.missing("audience")),
+        Err(reported) => Err(reported),
+    };
+    let jwks_url = section.find("jwks_url", of_text(values::document));
+    let account_claim = section.find("account_claim", filled);
+    let required = section.find("required", values::texts);
+    let ca_pem = section.certificates("ca_file");
+    Ok(JwtIssuer {
+        issuer: issuer?,
+        audience: audience?,
+        jwks_url: jwks_url?,
+        account_claim: account_claim?,
+        required: required?.unwrap_or_default(),
+        ca_pem: ca_pem?,
+    })
+}
+
+fn filled_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
 }
 
 fn limits(section: &Section<'_>) -> Result<ClientLimits, Reported> {
@@ -155,8 +202,13 @@ fn unique(
 }
 
 fn warn_of_the_unreachable(section: &Section<'_>, client: &Client, server: &Server) {
-    if client.accounts.is_empty() {
-        section.warn("accounts", "is empty: this client may act for nobody");
+    match (client.identity, client.accounts.is_empty()) {
+        (Identity::User, true) => section.warn("accounts", "is empty: this client may act for nobody"),
+        (Identity::App, false) => section.warn("accounts", "is not used: identity = \"app\" acts for no account"),
+        (Identity::OnBehalfOf, false) => {
+            section.warn("accounts", "is not used: identity = \"on-behalf-of\" acts for the user of its token");
+        }
+        _ => {}
     }
     let mutual_tls = server.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
     if matches!(client.credential, ClientCredential::MtlsSan(_)) && !mutual_tls {

@@ -3,11 +3,14 @@
 //! Every function reads all of its keys before it gives up, so that one run reports every mistake.
 
 mod client;
+mod credential;
+mod identity;
 mod provider;
 mod upstream;
 
 pub use client::client_name;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -24,7 +27,8 @@ use super::{AccessLog, Admin, Config, Listen, Log, LogFormat, Server, ServerLimi
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
 const OWN_PATHS: [&str; 4] = ["v1.0", "beta", "as", ".bearerd"];
 
-pub fn resolve(tree: &Table, report: &Report) -> Result<Config, Reported> {
+/// `environment` is for what the Azure SDKs read there and what is no key of the file.
+pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Report) -> Result<Config, Reported> {
     let root = Section::root(FILE, tree, report);
     let server = root.section("server").and_then(|section| server(&section));
     let plain = server.as_ref().is_ok_and(|(server, plaintext_ok)| server.tls.is_none() && !plaintext_ok);
@@ -32,9 +36,13 @@ pub fn resolve(tree: &Table, report: &Report) -> Result<Config, Reported> {
     let admin = root.section("admin").and_then(|section| admin(&section));
     let signin = root.section("signin").and_then(|section| signin(&section, server.as_ref().ok(), plain));
     let store = root.section("store").and_then(|section| store(&section));
-    let providers = provider::providers(&root);
+    let providers = provider::providers(&root, environment);
     let upstreams = upstream::upstreams(&root, providers.as_ref().ok());
-    let clients = client::clients(&root, server.as_ref().ok());
+    let able = match (&providers, &upstreams) {
+        (Ok(providers), Ok(upstreams)) => Some(identity::Able::new(&providers.resolved, upstreams)),
+        _ => None,
+    };
+    let clients = client::clients(&root, server.as_ref().ok(), able.as_ref());
     let log = root.section("log").and_then(|section| log(&section));
     let config = Config {
         server: server?,

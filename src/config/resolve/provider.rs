@@ -1,14 +1,15 @@
 //! `[providers.ID]`: which provider, which app registration, which credentials of ours.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use url::Url;
 
-use crate::config::files;
+use super::credential::credential;
 use crate::config::mistakes::Reported;
 use crate::config::read::{Section, every};
-use crate::config::values::{self, filled, is_name, of_text};
-use crate::config::{AppCredential, Provider, ProviderKind, Rotation};
+use crate::config::values::{self, duration, filled, integer, is_name, of_text, positive_number};
+use crate::config::{Provider, ProviderKind, Rotation, TokenRequests};
 
 /// A Microsoft cloud. Tokens of one are worth nothing in another.
 #[derive(Clone, Copy)]
@@ -36,48 +37,94 @@ pub struct Providers {
     pub graph: BTreeMap<String, &'static str>,
 }
 
-pub fn providers(root: &Section<'_>) -> Result<Providers, Reported> {
+/// A refresh token of Entra ID lapses after 90 days without use.
+const IDLE_LIMIT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Announces that we can handle claims challenges.
+const CLAIMS_CHALLENGES: &str = "cp1";
+
+pub fn providers(root: &Section<'_>, environment: &BTreeMap<String, String>) -> Result<Providers, Reported> {
     let sections = root.named("providers")?;
     if sections.is_empty() {
         return Err(root.mistake("providers", "at least one is needed: [providers.entra] with tenant and client_id"));
     }
-    let providers = every(sections.iter().map(|(id, section)| provider(id, section)))?;
+    let providers = every(sections.iter().map(|(id, section)| provider(id, section, environment)))?;
     let graph = providers.iter().map(|(provider, cloud)| (provider.id.clone(), cloud.graph)).collect();
     let resolved = providers.into_iter().map(|(provider, _)| (provider.id.clone(), provider)).collect();
     Ok(Providers { resolved, graph })
 }
 
-fn provider(id: &str, section: &Section<'_>) -> Result<(Provider, Cloud), Reported> {
+fn provider(
+    id: &str,
+    section: &Section<'_>,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Provider, Cloud), Reported> {
     let name = if is_name(id) {
         Ok(())
     } else {
         Err(section.mistake_here("a provider's id has lower-case letters, digits, '-' and '_' only"))
     };
     let is_entra = section.choice("kind", &[("entra", true), ("oidc", false)]);
-    let client_id = section.get("client_id", |value| filled(value).and_then(client_id));
-    let credentials = section.tables("credentials").and_then(|tables| match tables {
-        Some(tables) => every(tables.iter().map(credential)),
-        None => Ok(Vec::new()),
+    let client_id = section.find("client_id", |value| filled(value).and_then(client_id));
+    let tables = section.tables("credentials").map(Option::unwrap_or_default);
+    let entra_or_unknown = is_entra.as_ref().map_or(true, |is_entra| *is_entra);
+    let client_id = client_id.and_then(|client_id| match (client_id, &tables) {
+        (Some(client_id), _) => Ok(client_id),
+        // A managed identity is an application of its own.
+        (None, Ok(tables)) if !tables.is_empty() && tables.iter().all(|table| table.has("managed_identity")) => {
+            Ok(String::new())
+        }
+        (None, _) => Err(section.missing("client_id")),
     });
+    let credentials =
+        tables.and_then(|tables| every(tables.iter().map(|table| credential(table, entra_or_unknown, environment))));
     let allowed_tenants = section.list("allowed_tenants", |text| Ok(text.to_owned()));
     let rotation = section.find("rotation", values::rotation);
     let ca_pem = section.certificates("ca_file");
+    let client_capabilities = section.find_list("client_capabilities", capability);
+    let idle_limit = section.find("idle_limit", duration);
+    let token_requests = section.section("token_requests").and_then(|section| token_requests(&section));
     let is_entra = is_entra?;
     let kind = if is_entra { entra(section) } else { oidc(section) };
     name?;
     let (kind, cloud) = kind?;
     let rotation = rotation?.unwrap_or(if is_entra { Rotation::Tolerant } else { Rotation::Strict });
     section.derived("rotation", if is_entra { "tolerant" } else { "strict" });
-    let provider = Provider {
-        id: id.to_owned(),
-        kind,
-        client_id: client_id?,
-        credentials: credentials?,
-        allowed_tenants: allowed_tenants?,
-        rotation,
-        ca_pem: ca_pem?,
-    };
-    Ok((provider, cloud))
+    let usual: &[&str] = if is_entra { &[CLAIMS_CHALLENGES] } else { &[] };
+    section.derived("client_capabilities", usual.to_vec());
+    if is_entra {
+        section.derived("idle_limit", "90d");
+    }
+    Ok((
+        Provider {
+            id: id.to_owned(),
+            kind,
+            client_id: client_id?,
+            credentials: credentials?,
+            allowed_tenants: allowed_tenants?,
+            rotation,
+            ca_pem: ca_pem?,
+            client_capabilities: client_capabilities?
+                .unwrap_or_else(|| usual.iter().map(|word| (*word).to_owned()).collect()),
+            idle_limit: idle_limit?.or(is_entra.then_some(IDLE_LIMIT)),
+            token_requests: token_requests?,
+        },
+        cloud,
+    ))
+}
+
+fn token_requests(section: &Section<'_>) -> Result<TokenRequests, Reported> {
+    let concurrent = section.get("concurrent", integer(1..=10_000));
+    let per_second = section.get("per_second", positive_number);
+    Ok(TokenRequests { concurrent: concurrent?, per_second: per_second? })
+}
+
+/// A word for `xms_cc`, such as `cp1`.
+fn capability(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a word such as \"cp1\"".into())
+    }
 }
 
 fn entra(section: &Section<'_>) -> Result<(ProviderKind, Cloud), Reported> {
@@ -111,7 +158,7 @@ fn oidc(section: &Section<'_>) -> Result<(ProviderKind, Cloud), Reported> {
 }
 
 /// Any text may be one; what no provider gives is a sample's place holder or a pasted label.
-fn client_id(text: String) -> Result<String, String> {
+pub fn client_id(text: String) -> Result<String, String> {
     if text.contains(['<', '>']) || text.contains(char::is_whitespace) {
         return Err("must be the application's id at the provider, without '<', '>' or blanks".into());
     }
@@ -125,34 +172,6 @@ fn tenant(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must be a GUID, a domain, \"organizations\" or \"common\"".into())
-    }
-}
-
-fn credential(section: &Section<'_>) -> Result<AppCredential, Reported> {
-    let secret = section.secret("secret");
-    let certificate = section.find("certificate_file", values::path);
-    let key = section.find("key_file", values::path);
-    let federated = section.find("federated_token_file", values::path);
-    match (secret?, certificate?, key?, federated?) {
-        (Some(secret), None, None, None) => Ok(AppCredential::Secret(secret)),
-        (None, None, None, Some(path)) => Ok(AppCredential::FederatedTokenFile(path)),
-        (None, Some(certificate), Some(key), None) => {
-            let cert_pem = section.file("certificate_file", &certificate, files::certificates);
-            let key_pem = section.file("key_file", &key, files::private_key);
-            let (cert_pem, key_pem) = (cert_pem?, key_pem?);
-            match files::pair(&cert_pem, &key_pem) {
-                Ok(()) => Ok(AppCredential::Certificate { cert_pem, key_pem }),
-                Err(what) => Err(section.mistake("key_file", format!("{}: {what}", key.display()))),
-            }
-        }
-        (None, Some(_), None, None) => Err(section.mistake("key_file", "is missing: a certificate needs its key")),
-        (None, None, Some(_), None) => {
-            Err(section.mistake("certificate_file", "is missing: a key needs its certificate"))
-        }
-        // What stands in a place that this version does not read was reported already.
-        (None, None, None, None) if section.has("managed_identity") => Err(Reported),
-        _ => Err(section
-            .mistake_here("exactly one of secret, secret_file, certificate_file with key_file, federated_token_file")),
     }
 }
 

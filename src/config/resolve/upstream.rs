@@ -9,11 +9,13 @@ use super::provider::Providers;
 use crate::config::mistakes::Reported;
 use crate::config::read::{Section, every};
 use crate::config::values::{self, duration, filled, is_name, of_text};
-use crate::config::{HttpVersion, Upstream};
+use crate::config::{HttpVersion, Provider, ProviderKind, Upstream};
 
 /// The upstream that needs no explanation.
 const GRAPH: &str = "graph";
 const GRAPH_SCOPE: &str = "User.Read";
+/// After a resource: every permission that an administrator gave the application there.
+const EVERYTHING: &str = "/.default";
 
 /// `providers` is `None` where they could not be resolved: then nothing is said about them here.
 pub fn upstreams(root: &Section<'_>, providers: Option<&Providers>) -> Result<BTreeMap<String, Upstream>, Reported> {
@@ -36,6 +38,7 @@ fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) ->
     let url = section.find("url", of_text(values::safe_origin));
     let provider = provider(section, providers);
     let scopes = section.find_list("scopes", scope);
+    let written_app_scopes = section.find_list("app_scopes", scope);
     let ca_pem = section.certificates("ca_file");
     let versions = [("auto", HttpVersion::Auto), ("1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
     let http = section.choice("http", &versions);
@@ -58,11 +61,20 @@ fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) ->
         None => Err(section.missing("scopes")),
     });
     named?;
+    let (url, scopes) = (url?, scopes?);
+    let app_scopes = match (written_app_scopes?, &provider, providers) {
+        (Some(written), Ok(provider), Some(providers)) => {
+            check_app_scopes(section, written, &providers.resolved[provider])
+        }
+        (None, Ok(provider), Some(providers)) => Ok(app_scopes(section, name, &url, &scopes, provider, providers)),
+        _ => Err(Reported),
+    };
     Ok(Upstream {
         name: name.to_owned(),
-        url: url?,
+        url,
         provider: provider?,
-        scopes: scopes?,
+        scopes,
+        app_scopes: app_scopes?,
         ca_pem: ca_pem?,
         http: http?,
         timeout: timeout?,
@@ -98,6 +110,40 @@ fn graph_url(
     let url = providers.graph.get(provider).copied().ok_or(Reported)?;
     section.derived("url", url);
     Ok(Url::parse(url).expect("the clouds' roots of Graph are URLs"))
+}
+
+/// What the app registration itself asks for where nobody says so. Entra ID gives everything that was consented to, in one word.
+fn app_scopes(
+    section: &Section<'_>,
+    name: &str,
+    url: &Url,
+    scopes: &[String],
+    provider: &str,
+    providers: &Providers,
+) -> Vec<String> {
+    let scopes = match (&providers.resolved[provider].kind, providers.graph.get(provider)) {
+        (ProviderKind::Entra { .. }, Some(graph)) => {
+            let own = url.origin().ascii_serialization();
+            let resource = if name == GRAPH { graph } else { own.as_str() };
+            vec![format!("{resource}{EVERYTHING}")]
+        }
+        _ => scopes.to_vec(),
+    };
+    section.derived("app_scopes", scopes.clone());
+    scopes
+}
+
+/// Entra ID takes one scope there, and refuses every other at the time of the first request.
+fn check_app_scopes(section: &Section<'_>, written: Vec<String>, provider: &Provider) -> Result<Vec<String>, Reported> {
+    let is_entra = matches!(provider.kind, ProviderKind::Entra { .. });
+    match &written[..] {
+        [] => Err(section.mistake("app_scopes", "is empty")),
+        [only] if only.ends_with(EVERYTHING) => Ok(written),
+        _ if is_entra => {
+            Err(section.mistake("app_scopes", "must be one scope that ends in /.default: Entra ID gives no other"))
+        }
+        _ => Ok(written),
+    }
 }
 
 fn scope(text: &str) -> Result<String, String> {

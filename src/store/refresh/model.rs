@@ -41,6 +41,8 @@ struct Budget {
     sign_ins: u8,
     /// Requests that never arrive, and replies that get lost.
     losses: u8,
+    /// How often the provider asks for the person.
+    parks: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -68,6 +70,8 @@ enum Doing {
     Rejected(Held),
     Unanswered(Held),
     Unreached(Held),
+    /// The provider asked for the person, and has left the token as it is.
+    Parked(Held),
     /// A commit of this successor was refused.
     Dropped(Held, u8),
 }
@@ -160,6 +164,12 @@ impl Setting {
                                 None => Doing::Rejected(held),
                             };
                         });
+                        if world.left.parks > 0 {
+                            add(does("presents, and the person is asked for"), &|next| {
+                                next.left.parks -= 1;
+                                next.processes[index].doing = Doing::Parked(held);
+                            });
+                        }
                         if world.left.losses > 0 {
                             add(does("presents, the reply is lost"), &|next| {
                                 next.left.losses -= 1;
@@ -177,7 +187,7 @@ impl Setting {
                     add(does("commits"), &|next| self.commit(next, index, held, successor));
                 }
                 Doing::Rejected(held) => add(does("tells of the rejection"), &|next| {
-                    let kind = FailureKind::Final { dead: true, text: "invalid_grant".into(), claims: None };
+                    let kind = FailureKind::Final { text: "invalid_grant".into(), claims: None };
                     self.fail(next, index, held, &kind);
                 }),
                 Doing::Unanswered(held) => add(does("tells that nobody knows"), &|next| {
@@ -185,6 +195,12 @@ impl Setting {
                 }),
                 Doing::Unreached(held) => add(does("tells that it sent nothing"), &|next| {
                     self.fail(next, index, held, &FailureKind::Transient { backoff: Duration::ZERO });
+                }),
+                Doing::Parked(held) => add(does("tells that the person is asked for"), &|next| {
+                    // A scope set of its own for each life: so it shows where one comes from.
+                    let scope_set = held.epoch.to_string();
+                    let kind = FailureKind::Park { scope_set, asked: None, text: String::new(), claims: None };
+                    self.fail(next, index, held, &kind);
                 }),
                 Doing::Dropped(..) => add(does("goes on"), &|next| next.processes[index].doing = Doing::Nothing),
             }
@@ -217,7 +233,9 @@ impl Setting {
         let Held { fence, epoch, .. } = held;
         let parent = fingerprint(held.token);
         let grace = self.grace();
-        let successor_of = Successor { epoch, parent, fence, token: Some(fingerprint(successor)), grace };
+        let token = Some(fingerprint(successor));
+        let scope_set = &epoch.to_string();
+        let successor_of = Successor { epoch, parent, fence, token, grace, scope_set, claims: None };
         let (committed, _) = commit(&mut world.row, &successor_of, NOW);
         world.processes[process].doing = match committed {
             Committed::Stored { version } => {
@@ -266,6 +284,9 @@ impl Setting {
             return Some("uncertain is for strict providers");
         }
         let calm = processes.iter().all(|process| process.doing == Doing::Nothing);
+        if row.parked.iter().any(|parked| parked.scope_set != row.epoch.to_string()) {
+            return Some("I3: what an older sign-in waited for is kept");
+        }
         let Budget { crashes, revokes, sign_ins, losses, .. } = self.budget;
         let undisturbed =
             (left.crashes, left.revokes, left.sign_ins, left.losses) == (crashes, revokes, sign_ins, losses);
@@ -320,7 +341,7 @@ fn way(worlds: &[(World, usize, String)], mut index: usize) -> String {
     steps.join("; ")
 }
 
-const SMALL: Budget = Budget { claims: 3, crashes: 1, revokes: 1, sign_ins: 0, losses: 1 };
+const SMALL: Budget = Budget { claims: 3, crashes: 1, revokes: 1, sign_ins: 0, losses: 1, parks: 1 };
 const STRICT: Setting =
     Setting { rotation: Rotation::Strict, guard: false, embedded: true, processes: 2, budget: SMALL };
 
@@ -361,7 +382,7 @@ fn tolerant_needs_no_send_guard() {
 
 #[test]
 fn three_processes() {
-    let budget = Budget { claims: 3, crashes: 1, revokes: 0, sign_ins: 1, losses: 0 };
+    let budget = Budget { claims: 3, crashes: 1, revokes: 0, sign_ins: 1, losses: 0, parks: 0 };
     holds(Setting { processes: 3, budget, ..STRICT }, 500);
     holds(Setting { rotation: Rotation::Grace(GRACE), guard: true, processes: 3, budget, ..STRICT }, 1_000);
 }

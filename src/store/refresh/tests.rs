@@ -1,16 +1,20 @@
-//! Each step by itself, and rows that stay sane whatever is done to them in whatever order.
+//! Each step by itself; `any_order`: all of them in whatever order.
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::*;
+use crate::claims::Claims;
+
+mod any_order;
+mod parks;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(25);
 const HOLDER: HolderId = HolderId(1);
 const ALIVE: bool = false;
 const DEAD: bool = true;
+const MAIL: &str = "Mail.Read";
 const GRACE: Rotation = Rotation::Grace(Duration::from_mins(1));
 
 fn token(name: u8) -> Fingerprint {
@@ -28,15 +32,27 @@ fn ask(row: &Row, rotation: Rotation) -> Ask {
 }
 
 fn claimed(row: &mut Row, rotation: Rotation) -> u64 {
+    claimed_at(row, rotation, NOW)
+}
+
+fn claimed_at(row: &mut Row, rotation: Rotation, now: Timestamp) -> u64 {
     let ask = ask(row, rotation);
-    match claim(row, &ask, NOW, ALIVE) {
+    match claim(row, &ask, now, ALIVE) {
         Decision::Claimed { fence, .. } => fence,
         other => panic!("{other:?}"),
     }
 }
 
-fn successor(row: &Row, parent: u8, fence: u64, new: Option<u8>) -> Successor {
-    Successor { epoch: row.epoch, parent: token(parent), fence, token: new.map(token), grace: Duration::ZERO }
+fn successor(row: &Row, parent: u8, fence: u64, new: Option<u8>) -> Successor<'static> {
+    Successor {
+        epoch: row.epoch,
+        parent: token(parent),
+        fence,
+        token: new.map(token),
+        grace: Duration::ZERO,
+        scope_set: MAIL,
+        claims: None,
+    }
 }
 
 fn last_answer(kind: &FailureKind, rotation: Rotation) -> Row {
@@ -47,11 +63,9 @@ fn last_answer(kind: &FailureKind, rotation: Rotation) -> Row {
     row
 }
 
-fn finally(dead: bool) -> FailureKind {
-    FailureKind::Final { dead, text: "AADSTS".into(), claims: Some("{}".into()) }
+fn finally() -> FailureKind {
+    FailureKind::Final { text: "AADSTS".into(), claims: Claims::parse("{}") }
 }
-
-const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_claim_names_the_life_and_the_version_that_it_saw() {
@@ -90,6 +104,38 @@ fn a_run_out_intent_is_taken_over_but_for_a_strict_provider() {
 }
 
 #[test]
+fn times_of_a_clock_that_was_hours_ahead_hold_nobody_up() {
+    let ahead = NOW.plus(2 * 3600 * SECOND);
+    let mut row = signed_in();
+    let fence = claimed_at(&mut row, Rotation::Tolerant, ahead);
+    let again = ask(&row, Rotation::Tolerant);
+    let taken = Decision::Claimed { fence: fence + 1, took_over: true, last_resort: false };
+    assert_eq!(claim(&mut row, &again, NOW, ALIVE), taken, "its deadline is two hours away");
+
+    let mut row = signed_in();
+    let fence = claimed_at(&mut row, Rotation::Strict, ahead);
+    let transient = FailureKind::Transient { backoff: 30 * SECOND };
+    assert_eq!(fail(&mut row, 1, token(1), fence, &transient, Rotation::Strict, ahead), Failed::Applied);
+    let again = ask(&row, Rotation::Strict);
+    assert!(matches!(claim(&mut row.clone(), &again, ahead, ALIVE), Decision::Backoff { .. }));
+    assert!(matches!(claim(&mut row, &again, NOW, ALIVE), Decision::Claimed { .. }), "its backoff ends in two hours");
+}
+
+#[test]
+fn each_token_has_a_last_resort_of_its_own() {
+    let mut row = signed_in();
+    for name in 2..5 {
+        claimed(&mut row, Rotation::Strict);
+        let again = ask(&row, Rotation::Strict);
+        let Decision::Claimed { fence, last_resort: true, .. } = claim(&mut row, &again, NOW, DEAD) else {
+            panic!("no last resort for {name}");
+        };
+        let next = successor(&row, name - 1, fence, Some(name));
+        assert!(matches!(commit(&mut row, &next, NOW), (Committed::Stored { .. }, _)));
+    }
+}
+
+#[test]
 fn the_intent_of_a_dead_process_is_taken_over_at_once() {
     let mut row = signed_in();
     claimed(&mut row, Rotation::Tolerant);
@@ -99,7 +145,7 @@ fn the_intent_of_a_dead_process_is_taken_over_at_once() {
 }
 
 #[test]
-fn strict_has_one_last_resort_per_epoch() {
+fn strict_has_one_last_resort_per_token() {
     let mut row = signed_in();
     claimed(&mut row, Rotation::Strict);
     let again = ask(&row, Rotation::Strict);
@@ -111,14 +157,6 @@ fn strict_has_one_last_resort_per_epoch() {
     assert_eq!(claim(&mut cut_off, &again, NOW, DEAD), Decision::Stale);
     let Status::Reauth(reason) = &cut_off.status else { panic!("{cut_off:?}") };
     assert!(reason.dead && reason.text == LOST_AGAIN && cut_off.intent.is_none());
-
-    // It worked; the next crash in the same epoch finds it used.
-    let good = successor(&row, 1, 2, Some(2));
-    assert_eq!(commit(&mut row, &good, NOW).0, Committed::Stored { version: 2 });
-    claimed(&mut row, Rotation::Strict);
-    let third = ask(&row, Rotation::Strict);
-    assert_eq!(claim(&mut row, &third, NOW, DEAD), Decision::Stale);
-    assert!(matches!(row.status, Status::Reauth(Reason { dead: true, .. })));
 
     sign_in(&mut row, token(9));
     claimed(&mut row, Rotation::Strict);
@@ -139,20 +177,12 @@ fn an_uncertain_grant_gets_its_last_resort_when_the_holder_dies() {
 }
 
 #[test]
-fn only_an_operator_tries_a_grant_that_waits_for_interaction() {
-    for (dead, forced, allowed) in [(false, false, false), (false, true, true), (true, true, false)] {
-        let mut row = last_answer(&finally(dead), Rotation::Tolerant);
+fn nobody_tries_a_dead_grant() {
+    for forced in [false, true] {
+        let mut row = last_answer(&finally(), Rotation::Tolerant);
         let ask = Ask { forced, ..ask(&row, Rotation::Tolerant) };
-        let decision = claim(&mut row, &ask, NOW, ALIVE);
-        assert_eq!(matches!(decision, Decision::Claimed { .. }), allowed, "{decision:?}");
+        assert_eq!(claim(&mut row, &ask, NOW, ALIVE), Decision::Stale);
     }
-    let mut row = last_answer(&finally(false), Rotation::Tolerant);
-    let forced = Ask { forced: true, ..ask(&row, Rotation::Tolerant) };
-    claim(&mut row, &forced, NOW, ALIVE);
-    assert!(matches!(row.status, Status::Reauth(_)), "not before it worked");
-    let good = successor(&row, 1, 2, Some(2));
-    assert_eq!(commit(&mut row, &good, NOW).0, Committed::Stored { version: 2 });
-    assert_eq!(row.status, Status::Active);
 }
 
 #[test]
@@ -232,7 +262,7 @@ fn a_stale_failure_is_ignored() {
     let epoch = row.epoch;
     let before = row.clone();
     for (epoch, presented, fence) in [(epoch + 1, 1, fence), (epoch, 2, fence), (epoch, 1, fence + 1)] {
-        let failed = fail(&mut row, epoch, token(presented), fence, &finally(true), Rotation::Tolerant, NOW);
+        let failed = fail(&mut row, epoch, token(presented), fence, &finally(), Rotation::Tolerant, NOW);
         assert_eq!(failed, Failed::Ignored);
     }
     assert_eq!(row, before);
@@ -253,7 +283,7 @@ fn a_late_commit_leaves_the_intent_of_who_took_over() {
 
     let epoch = row.epoch;
     let mut failed = row.clone();
-    let answer = fail(&mut failed, epoch, token(1), second, &finally(true), GRACE, NOW);
+    let answer = fail(&mut failed, epoch, token(1), second, &finally(), GRACE, NOW);
     assert_eq!((answer, failed.status, failed.intent), (Failed::Ignored, Status::Active, None));
     let sibling = successor(&row, 1, second, Some(3));
     assert_eq!(commit(&mut row, &sibling, NOW), (Committed::Stored { version: 3 }, Bytes::ReplaceSibling));
@@ -262,9 +292,9 @@ fn a_late_commit_leaves_the_intent_of_who_took_over() {
 
 #[test]
 fn what_a_failure_leaves() {
-    let row = last_answer(&finally(true), Rotation::Strict);
+    let row = last_answer(&finally(), Rotation::Strict);
     let Status::Reauth(reason) = &row.status else { panic!("{row:?}") };
-    assert_eq!((reason.dead, reason.since, reason.claims.as_deref()), (true, NOW, Some("{}")));
+    assert_eq!((reason.dead, reason.since, reason.claims.as_ref().map(Claims::as_str)), (true, NOW, Some("{}")));
     assert_eq!((row.intent, row.token), (None, Some(token(1))), "the refresh token is kept, marked");
 
     let unknown = || FailureKind::Unknown { backoff: SECOND };
@@ -304,92 +334,4 @@ fn settling_waits_for_the_access_token_and_for_a_late_answer() {
     assert!(reason.dead && reason.text == LOST);
     let late = successor(&row, 1, 1, Some(2));
     assert_eq!(commit(&mut row, &late, NOW).0, Committed::Stored { version: 2 }, "still good news");
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Claim { rotation: u8, forced: bool, dead: bool },
-    Commit { parent: u8, fence: u64, new: Option<u8> },
-    Fail { presented: u8, fence: u64, kind: u8, rotation: u8 },
-    Settle { dead: bool },
-    Revoke,
-    SignIn { token: u8 },
-    Pass { seconds: u8 },
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        (0..3_u8, any::<bool>(), any::<bool>()).prop_map(|(rotation, forced, dead)| Event::Claim {
-            rotation,
-            forced,
-            dead
-        }),
-        (0..6_u8, 0..6_u64, proptest::option::of(0..6_u8)).prop_map(|(parent, fence, new)| Event::Commit {
-            parent,
-            fence,
-            new
-        }),
-        (0..6_u8, 0..6_u64, 0..5_u8, 0..3_u8).prop_map(|(presented, fence, kind, rotation)| Event::Fail {
-            presented,
-            fence,
-            kind,
-            rotation
-        }),
-        any::<bool>().prop_map(|dead| Event::Settle { dead }),
-        Just(Event::Revoke),
-        (0..6_u8).prop_map(|token| Event::SignIn { token }),
-        any::<u8>().prop_map(|seconds| Event::Pass { seconds }),
-    ]
-}
-
-fn happens(row: &mut Row, event: &Event, now: &mut Timestamp) {
-    let rotations = [Rotation::Strict, Rotation::Tolerant, GRACE];
-    match *event {
-        Event::Claim { rotation, forced, dead } => {
-            let ask = Ask { forced, ..ask(row, rotations[usize::from(rotation)]) };
-            claim(row, &ask, *now, dead);
-        }
-        Event::Commit { parent, fence, new } => {
-            let new = successor(row, parent, fence, new);
-            commit(row, &new, *now);
-        }
-        Event::Fail { presented, fence, kind, rotation } => {
-            let kind = match kind {
-                0 => FailureKind::Transient { backoff: SECOND },
-                1 => FailureKind::Unknown { backoff: SECOND },
-                2 => FailureKind::Untried,
-                dead => finally(dead == 3),
-            };
-            let epoch = row.epoch;
-            fail(row, epoch, token(presented), fence, &kind, rotations[usize::from(rotation)], *now);
-        }
-        Event::Settle { dead } => settle(row, *now, dead),
-        Event::Revoke => {
-            revoke(row);
-        }
-        Event::SignIn { token: name } => {
-            sign_in(row, token(name));
-        }
-        Event::Pass { seconds } => *now = now.plus(u32::from(seconds) * SECOND),
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_row_stays_sane(events in proptest::collection::vec(event(), 1..60)) {
-        let mut row = signed_in();
-        let mut now = NOW;
-        for event in &events {
-            let before = row.clone();
-            happens(&mut row, event, &mut now);
-            prop_assert!(row.epoch >= before.epoch && row.version >= before.version && row.fence >= before.fence);
-            prop_assert!(row.token == before.token || row.version > before.version, "a new token is a new version");
-            prop_assert_eq!(row.status == Status::Revoked, row.token.is_none());
-            if let Some(intent) = row.intent {
-                prop_assert!(intent.fence <= row.fence);
-            }
-            let dead = matches!(&row.status, Status::Reauth(reason) if reason.dead);
-            prop_assert!(!dead || row.intent.is_none(), "a dead token is never presented");
-        }
-    }
 }

@@ -4,12 +4,18 @@
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Row, RowIndex};
+use serde::{Deserialize, Serialize};
 
 use crate::account::{AccountKey, Alias};
+use crate::claims::Claims;
 use crate::clock::Timestamp;
-use crate::store::grant::{Fingerprint, Reason, Status};
+use crate::store::grant::{Fingerprint, Parked, Reason, Status};
 use crate::store::holders::HolderId;
 use crate::store::refresh::Intent;
+
+/// By the states of `Grant::state`.
+pub const COUNTS: &str =
+    "SELECT provider, state, count(*) FROM grants WHERE alias IS NOT NULL GROUP BY provider, state";
 
 pub const STATUSES: [&str; 4] = ["active", "uncertain", "reauth", "revoked"];
 
@@ -44,6 +50,54 @@ pub fn status(row: &Row<'_>) -> rusqlite::Result<Status> {
             ))
         }
     }
+}
+
+/// A park as it is written. A reason of a park is never a dead one.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    scope_set: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<String>,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<String>,
+    since: i64,
+}
+
+pub fn parked_text(parked: &[Parked]) -> Option<String> {
+    let entry = |parked: &Parked| Entry {
+        scope_set: parked.scope_set.clone(),
+        asked: parked.asked.as_ref().map(ToString::to_string),
+        text: parked.reason.text.clone(),
+        claims: parked.reason.claims.as_ref().map(ToString::to_string),
+        since: parked.reason.since.millis(),
+    };
+    let entries: Vec<Entry> = parked.iter().map(entry).collect();
+    (!entries.is_empty()).then(|| serde_json::to_string(&entries).expect("plain data with text keys"))
+}
+
+pub fn parked(row: &Row<'_>) -> rusqlite::Result<Vec<Parked>> {
+    let Some(text) = row.get::<_, Option<String>>("parked")? else { return Ok(Vec::new()) };
+    let column = row.as_ref().column_index("parked")?;
+    let unreadable = |why: Box<dyn std::error::Error + Send + Sync>| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, why)
+    };
+    let claims = |text: Option<String>| match text {
+        Some(text) => Claims::parse(&text).map(Some).ok_or_else(|| unreadable("claims that are no claims".into())),
+        None => Ok(None),
+    };
+    let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|error| unreadable(error.into()))?;
+    let park = |entry: Entry| {
+        let reason = Reason {
+            dead: false,
+            text: entry.text,
+            claims: claims(entry.claims)?,
+            since: Timestamp::from_millis(entry.since),
+        };
+        Ok(Parked { scope_set: entry.scope_set, asked: claims(entry.asked)?, reason })
+    };
+    entries.into_iter().map(park).collect()
 }
 
 pub fn intent(row: &Row<'_>) -> rusqlite::Result<Option<Intent>> {
@@ -90,6 +144,18 @@ impl FromSql for Timestamp {
 impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.millis().into())
+    }
+}
+
+impl FromSql for Claims {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for Claims {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
     }
 }
 

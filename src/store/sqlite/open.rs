@@ -21,7 +21,7 @@ use crate::store::seal::{Broken, KeyRing, NoRandom, Place};
 use crate::store::{KeyStatus, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "BRRD".
 const APPLICATION_ID: i64 = 0x4252_5244;
 /// How long a step waits for another process's step.

@@ -2,9 +2,9 @@
 //!
 //! Invariant: what doesn't read or doesn't open is an error of that one record, by name.
 
-use rusqlite::{Connection, OptionalExtension, Params, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Params, Rows, Transaction, named_params, params};
 
-use super::columns::{Counter, intent, key, status, status_name, unsigned};
+use super::columns::{Counter, intent, key, parked, parked_text, status, status_name, unsigned};
 use crate::account::{AccountKey, Alias};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -16,8 +16,8 @@ use crate::store::seal::{KeyRing, Place};
 /// The columns of a record, without its sealed bytes. `access_until` is when its last access token expires.
 const SELECT: &str = "SELECT id, provider, tenant, subject, alias, epoch, version, fence, status, reason_dead, reason_text,
     reason_claims, reason_since, rt_fp, parent_fp, parent_fence, committed_fence, intent_fence, intent_fp, intent_deadline,
-    intent_holder, intent_last_resort, last_resort_epoch, fail_count, next_try, scopes, username, created_at, signed_in_at,
-    refreshed_at, (SELECT max(expires) FROM access WHERE grant_id = grants.id) AS access_until FROM grants";
+    intent_holder, intent_last_resort, last_resort_epoch, fail_count, next_try, scopes, parked, username, created_at,
+    signed_in_at, refreshed_at, (SELECT max(expires) FROM access WHERE grant_id = grants.id) AS access_until FROM grants";
 
 /// What the database holds of a grant, but for the sealed bytes. Without an alias it is the memory of a removed one.
 #[derive(Debug)]
@@ -48,11 +48,36 @@ impl Record {
         Self::one(connection, "WHERE alias = ?1", [alias], || alias.to_owned())
     }
 
-    /// Those that read; the others are reported in the log and left out.
+    /// In the order of their aliases, after `alias`.
     pub fn after(connection: &Connection, alias: &str, limit: usize) -> Result<Vec<Self>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE alias > ?1 ORDER BY alias LIMIT ?2"))?;
-        let mut rows = statement.query(params![alias, limit])?;
+        Self::readable(statement.query(params![alias, limit])?)
+    }
+
+    /// Active ones of `provider` whose refresh token nobody has used since `before`, the longest idle first.
+    pub fn idle(
+        connection: &Connection,
+        provider: &str,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut statement = connection.prepare_cached(&Self::idle_query())?;
+        Self::readable(statement.query(params![provider, before, limit])?)
+    }
+
+    /// In the very words of the index `grants_by_use`.
+    pub fn idle_query() -> String {
+        let used = "max(signed_in_at, coalesce(refreshed_at, signed_in_at))";
+        format!(
+            "{SELECT} WHERE provider = ?1 AND {used} < ?2 AND alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL
+             ORDER BY {used} LIMIT ?3"
+        )
+    }
+
+    /// Those that read; the others are reported in the log and left out.
+    fn readable(mut rows: Rows<'_>) -> Result<Vec<Self>, StoreError> {
         let mut records = Vec::new();
         while let Some(row) = rows.next()? {
             match Self::read(row) {
@@ -84,7 +109,7 @@ impl Record {
         })
     }
 
-    /// Writes everything but the bytes, and tells the others if tokens or status are not what they were `before`.
+    /// Writes everything but the bytes, and tells the others if tokens, status or parks are not what they were `before`.
     pub fn save(&self, transaction: &Transaction<'_>, before: &Row) -> Result<(), StoreError> {
         let row = &self.row;
         let reason = if let Status::Reauth(reason) = &row.status { Some(reason) } else { None };
@@ -96,7 +121,7 @@ impl Record {
                  committed_fence = :committed_fence, intent_fence = :intent_fence, intent_fp = :intent_fp,
                  intent_deadline = :intent_deadline, intent_holder = :intent_holder,
                  intent_last_resort = :intent_last_resort, last_resort_epoch = :last_resort_epoch,
-                 fail_count = :fail_count, next_try = :next_try, scopes = :scopes, username = :username,
+                 fail_count = :fail_count, next_try = :next_try, scopes = :scopes, parked = :parked, username = :username,
                  created_at = :created_at, signed_in_at = :signed_in_at, refreshed_at = :refreshed_at WHERE id = :id",
             )?
             .execute(named_params! {
@@ -123,12 +148,15 @@ impl Record {
                 ":fail_count": row.fail_count,
                 ":next_try": row.next_try,
                 ":scopes": self.scopes.join(" "),
+                ":parked": parked_text(&row.parked),
                 ":username": self.username,
                 ":created_at": self.created_at,
                 ":signed_in_at": self.signed_in_at,
                 ":refreshed_at": self.refreshed_at,
             })?;
-        if (before.epoch, before.version, &before.status) != (row.epoch, row.version, &row.status) {
+        if (before.epoch, before.version, &before.status, &before.parked)
+            != (row.epoch, row.version, &row.status, &row.parked)
+        {
             self.tell(transaction)?;
         }
         Ok(())
@@ -209,10 +237,13 @@ impl Record {
         access: &AccessToken,
     ) -> Result<(), StoreError> {
         let token = keys.seal(&self.access_place(&access.scope_set), access.token.expose().as_bytes())?;
-        let put =
-            "INSERT OR REPLACE INTO access (grant_id, scope_set, expires, obtained, token) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let values = params![self.id, access.scope_set, access.expires, access.obtained, token];
-        transaction.prepare_cached(put)?.execute(values)?;
+        let AccessToken { scope_set, expires, obtained, refresh_after, claims, .. } = access;
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO access (grant_id, scope_set, expires, obtained, refresh_after, claims, token)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![self.id, scope_set, expires, obtained, refresh_after, claims, token])?;
         Ok(())
     }
 
@@ -223,15 +254,23 @@ impl Record {
 
     /// With its access tokens, opened.
     pub fn grant(self, connection: &Connection, keys: &KeyRing) -> Result<Grant, StoreError> {
-        let mut statement =
-            connection.prepare_cached("SELECT scope_set, expires, obtained, token FROM access WHERE grant_id = ?1")?;
+        let mut statement = connection.prepare_cached(
+            "SELECT scope_set, expires, obtained, refresh_after, claims, token FROM access WHERE grant_id = ?1",
+        )?;
         let mut rows = statement.query([self.id])?;
         let mut access = Vec::new();
         while let Some(row) = rows.next()? {
             let scope_set: String = row.get(0)?;
-            let blob: Vec<u8> = row.get(3)?;
+            let blob: Vec<u8> = row.get(5)?;
             let token = self.open(keys, &self.access_place(&scope_set), &blob)?;
-            access.push(AccessToken { scope_set, token, expires: row.get(1)?, obtained: row.get(2)? });
+            access.push(AccessToken {
+                scope_set,
+                token,
+                expires: row.get(1)?,
+                obtained: row.get(2)?,
+                refresh_after: row.get(3)?,
+                claims: row.get(4)?,
+            });
         }
         let nameless = self.corrupt("it has no alias");
         self.into_grant(access).ok_or(nameless)
@@ -254,6 +293,7 @@ impl Record {
             next_try: self.row.next_try,
             fail_count: self.row.fail_count,
             intent: self.row.intent.is_some(),
+            parked: self.row.parked,
         })
     }
 
@@ -315,6 +355,7 @@ impl Record {
                 fail_count: row.get("fail_count")?,
                 next_try: row.get("next_try")?,
                 access_until: row.get("access_until")?,
+                parked: parked(row)?,
             },
             scopes: scopes.split_ascii_whitespace().map(str::to_owned).collect(),
             username: row.get("username")?,

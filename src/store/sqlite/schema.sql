@@ -1,4 +1,4 @@
--- The embedded store, format 1. Times are milliseconds since the Unix epoch; blobs named rt, prev_rt, token, payload and
+-- The embedded store, format 2. Times are milliseconds since the Unix epoch; blobs named rt, prev_rt, token, payload and
 -- sealed are sealed values, the others are keyed digests.
 
 CREATE TABLE keyring (
@@ -43,11 +43,16 @@ CREATE TABLE grants (
   prev_until INTEGER,
   username TEXT,
   scopes TEXT NOT NULL DEFAULT '',
+  parked TEXT, -- JSON; NULL: nothing waits for a sign-in
   rt BLOB,
   prev_rt BLOB,
+  -- As it is counted: an active grant of which something waits for a sign-in is among those that wait.
+  state TEXT AS (CASE WHEN status = 'active' AND parked IS NOT NULL THEN 'reauth' ELSE status END) VIRTUAL,
   UNIQUE (provider, tenant, subject)
 ) STRICT;
-CREATE INDEX grants_by_state ON grants (provider, status) WHERE alias IS NOT NULL;
+CREATE INDEX grants_by_state ON grants (provider, state) WHERE alias IS NOT NULL;
+CREATE INDEX grants_by_use ON grants (provider, max(signed_in_at, coalesce(refreshed_at, signed_in_at)))
+  WHERE alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL;
 CREATE INDEX grants_to_forget_previous ON grants (prev_until) WHERE prev_until IS NOT NULL;
 CREATE INDEX grants_to_forget_dead ON grants (reason_since) WHERE reason_dead = 1 AND rt IS NOT NULL;
 
@@ -56,6 +61,8 @@ CREATE TABLE access (
   scope_set TEXT NOT NULL,
   expires INTEGER NOT NULL,
   obtained INTEGER NOT NULL,
+  refresh_after INTEGER,
+  claims TEXT,
   token BLOB NOT NULL,
   PRIMARY KEY (grant_id, scope_set)
 ) STRICT;

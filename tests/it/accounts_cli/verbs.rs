@@ -1,9 +1,12 @@
 //! list, show, refresh, revoke, remove: what they print, what they do, and the exit codes.
 
 use std::process::Stdio;
+use std::time::Duration;
 
+use bearerd::claims::Claims;
+use bearerd::config::Rotation;
 use bearerd::sandbox::{Effect, Fault, Gate, TokenFault};
-use bearerd::store::TicketKind;
+use bearerd::store::{Claim, Failure, FailureKind, TicketKind};
 use serde_json::{Value, json};
 
 use super::house::{House, bearerd, start};
@@ -115,6 +118,52 @@ async fn refresh_presents_the_token_now_and_says_why_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_sign_in_is_shown_with_its_reason() {
+    let house = House::new();
+    house.import(&[house.row("alice"), house.row("bob")]).await.assert(0);
+    assert_eq!(house.show("bob").await["parked"], json!([]));
+    house.sandbox.faults().push(Fault::token(Effect::Error(TokenFault::aadsts(50076))));
+    house.accounts(&["refresh", "alice"]).await.assert(1);
+    let store = house.store().await;
+    let grant = store.find("alice").await.expect("a store").expect("an account");
+    let claims = Claims::parse(r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#);
+    let (epoch, lease) = (grant.epoch, Duration::from_secs(25));
+    let claim = store.claim(&grant.key, epoch, grant.version, lease, Rotation::Tolerant).await.expect("a store");
+    let Claim::Claimed { fence, fingerprint: presented, .. } = claim else { panic!("{claim:?}") };
+    let text = "AADSTS53003: blocked by policy".to_owned();
+    let kind = FailureKind::Park { scope_set: "Files.Read".into(), asked: claims.clone(), text, claims: None };
+    let failure = Failure { key: grant.key, epoch, presented, fence, kind };
+    store.fail(failure, Rotation::Tolerant).await.expect("a store");
+
+    let shown = house.show("alice").await;
+    assert_eq!((&shown["status"], &shown["reason"]["dead"]), (&json!("reauth"), &json!(false)));
+    let [plain, challenged] = shown["parked"].as_array().expect("a list").as_slice() else { panic!("{shown:#}") };
+    assert_eq!(
+        (&plain["scopes"], &plain["claims"]),
+        (&json!("Files.ReadWrite Mail.ReadWrite Mail.Send User.Read"), &json!(null))
+    );
+    assert_eq!(plain["text"], shown["reason"]["text"]);
+    assert_eq!(
+        (&challenged["scopes"], &challenged["claims"]),
+        (&json!("Files.Read"), &json!(claims.map(|it| it.to_string())))
+    );
+    let text = house.accounts(&["show", "alice"]).await;
+    for row in [
+        "status       reauth\n",
+        "because      AADSTS50076",
+        "mend         bearerd login --account alice --link\n",
+        "waiting      Files.ReadWrite Mail.ReadWrite Mail.Send User.Read, since 20",
+        "waiting      Files.Read when a claims challenge is answered, since 20",
+        "Z: AADSTS53003: blocked by policy\n",
+    ] {
+        assert!(text.assert(0).out.contains(row), "{row:?} in {}", text.out);
+    }
+    let listed = house.accounts(&["list"]).await;
+    let alice = listed.assert(0).out.lines().nth(1).expect("a line");
+    assert!(alice.starts_with("alice  reauth") && alice.contains("AADSTS50076"), "{alice}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn revoke_erases_the_tokens_and_keeps_the_account() {
     let house = three().await;
     let done = house.accounts(&["revoke", "alice"]).await;
@@ -196,4 +245,25 @@ async fn mistakes_have_their_exit_codes() {
     assert!(done.assert(64).err.contains("store.path: "), "{}", done.err);
     let nowhere = tempfile::tempdir().expect("a directory");
     bearerd(nowhere.path(), &["accounts", "list"]).await.assert(64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_online_tries_each_credential_by_itself() {
+    let house = House::new();
+    let file = house.path("bearerd.toml");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let good = text.lines().find(|line| line.trim().starts_with("credentials")).expect("a credential").to_owned();
+    let both = good.replacen('[', "[ { secret = \"not-the-secret\" }, ", 1);
+    std::fs::write(&file, text.replace(&good, &both)).expect("a file");
+    let directory = file.parent().expect("a directory");
+    let done = bearerd(directory, &["check", "--online"]).await;
+    done.assert(1);
+    let said = |key: &str| done.out.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{}", done.out));
+    let first = said("providers.entra.credentials[0]");
+    assert!(
+        first.contains("FAILED") && first.contains("AADSTS7000215") && !first.contains("not-the-secret"),
+        "{first}"
+    );
+    let second = said("providers.entra.credentials[1]");
+    assert!(second.contains("ok ") && second.ends_with("accepted"), "{second}");
 }

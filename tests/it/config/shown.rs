@@ -18,6 +18,7 @@ fn the_example_shows_every_key_as_the_code_knows_it() {
         if let Some(header) = line.strip_prefix('[').filter(|header| header.ends_with(']')) {
             let list = header.starts_with('[');
             section = header.trim_matches(['[', ']']).replace("clients.limits", "clients.#.limits");
+            section = section.replace("clients.jwt", "clients.#.jwt");
             section = section.replace("providers.entra", "providers.*").replace("upstreams.graph", "upstreams.*");
             section.push_str(if list { ".#" } else { "" });
         } else if let Some((key, rest)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
@@ -49,7 +50,7 @@ fn the_example_shows_every_key_as_the_code_knows_it() {
 #[test]
 fn what_is_printed_reads_back_and_holds_no_secret() {
     let text = format!(
-        "{MINIMAL}credentials = [{{ secret = \"hunter2\" }}]\n[server]\nlisten = [\"127.0.0.1:1\", \"unix:/run/b.sock\"]\n[server.limits]\nbody_bytes = 5\n[[clients]]\nname = \"a\"\nkey_hash = \"{HASH}\"\naccounts = [\"*\"]\nlimits = {{ concurrent = 5, requests_per_second = 0.5 }}\n[[clients]]\nname = \"b\"\naccounts = [\"*\"]\npeer_uid = 0\n"
+        "{MINIMAL}credentials = [{{ secret = \"hunter2\" }}]\n[server]\nlisten = [\"127.0.0.1:1\", \"unix:/run/b.sock\"]\n[server.limits]\nbody_bytes = 5\n[[clients]]\nname = \"a\"\nkey_hash = \"{HASH}\"\naccounts = [\"*\"]\nlimits = {{ concurrent = 5, requests_per_second = 0.5 }}\n[[clients]]\nname = \"b\"\naccounts = [\"*\"]\npeer_uid = 0\n[[clients]]\nname = \"c\"\naccounts = [\"*\"]\njwt = {{ issuer = \"https://a\", audience = \"b\", required = {{ \"https://a/role\" = \"x\" }} }}\n"
     );
     let environment = [("BEARERD_ADMIN__TOKEN", "hunter2")];
     let loaded = load(&text, &environment, &[]).expect("good");
@@ -63,6 +64,7 @@ fn what_is_printed_reads_back_and_holds_no_secret() {
         |text: &str| text.lines().map(|line| line.split(" # ").next().unwrap_or(line).to_owned()).collect::<Vec<_>>();
     assert_eq!(uncommented(&good(&printed).toml()), uncommented(&printed));
     let json = loaded.json();
+    assert_eq!(json["clients"][2]["jwt"]["required"]["https://a/role"], "x");
     assert_eq!(json["clients"][0]["limits"]["concurrent"], 5);
     assert_eq!(json["providers"]["entra"]["credentials"][0]["secret"], "********");
 }

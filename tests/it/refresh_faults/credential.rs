@@ -62,8 +62,8 @@ async fn it_makes_no_later_failure_of_the_account_worse() {
         rig.clock.advance(Duration::from_secs(10));
     }
     rig.sandbox.faults().clear();
-    rig.fault(Fault::token(Effect::html(429, None)));
-    let error = process.lease("alice").await.expect_err("throttled");
+    rig.fault(Fault::token(Effect::html(503, None)).times(2));
+    let error = process.lease("alice").await.expect_err("down");
     let LeaseError::ProviderUnavailable { retry_after, .. } = error else { panic!("{error:?}") };
     assert!(retry_after < Duration::from_secs(2), "{retry_after:?}");
 }

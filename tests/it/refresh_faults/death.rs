@@ -159,6 +159,8 @@ async fn commit(rig: &Rig, process: &Process, held: &Claimed, reply: bearerd::oa
             token: reply.access_token,
             expires: rig.clock.now().plus(reply.expires_in),
             obtained: rig.clock.now(),
+            refresh_after: None,
+            claims: None,
         },
         scopes: None,
         grace: Duration::ZERO,

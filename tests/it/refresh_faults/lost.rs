@@ -110,7 +110,7 @@ async fn strict_without_a_living_token_the_answer_is_a_503_until_no_late_answer_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_a_refusal_on_the_way_signs_nobody_out() {
-    for effect in [Effect::html(503, None), Effect::html(503, Some("3")), Effect::html(429, None)] {
+    for effect in [Effect::html(503, None), Effect::html(503, Some("3")), Effect::html(429, Some("3"))] {
         let rig = Rig::strict();
         let process = rig.signed_in().await;
         rig.clock.advance(HOUR);

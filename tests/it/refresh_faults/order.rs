@@ -81,7 +81,7 @@ async fn a_failure_says_nothing_about_a_sign_in_that_came_meanwhile() {
     let rig = Rig::new();
     let process = rig.signed_in().await;
     rig.clock.advance(HOUR);
-    rig.fault(Fault::token(Effect::html(429, Some("300"))));
+    rig.fault(Fault::token(Effect::Error(TokenFault::aadsts(50196))));
     assert!(process.lease("alice").await.is_err());
     process.sign_in(&rig.sandbox, "alice").await;
     assert_eq!(process.lease("alice").await.expect("the new token").epoch, 2);

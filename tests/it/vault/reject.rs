@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bearerd::secret::Secret;
-use bearerd::vault::{Import, Lease, LeaseError, Rejected};
+use bearerd::vault::{Import, Lease, LeaseError, Rejected, Subject};
 use tokio::sync::Barrier;
 
 use super::rig::{HOUR, Process, Rig, alias, token_id};
@@ -142,16 +142,16 @@ async fn a_rejection_for_later_requests_waits_for_nobody() {
     let process = rig.signed_in().await;
     let old = process.lease("alice").await.expect("a lease");
     let upstream = process.upstream("graph");
-    process.core.vault.reject_behind(&old, upstream);
+    process.core.vault.reject_behind(&Subject::User(alias("alice")), &old, upstream, None);
     assert!(process.core.tasks.drain(Duration::from_secs(10)).await);
     assert!(rig.asked().is_empty(), "too young");
     rig.clock.advance(A_MINUTE);
     for _ in 0..20 {
-        process.core.vault.reject_behind(&old, upstream);
+        process.core.vault.reject_behind(&Subject::User(alias("alice")), &old, upstream, None);
     }
     assert!(process.core.tasks.drain(Duration::from_secs(10)).await);
     assert_eq!(process.lease("alice").await.expect("a lease").version, 2);
-    process.core.vault.reject_behind(&old, upstream);
+    process.core.vault.reject_behind(&Subject::User(alias("alice")), &old, upstream, None);
     assert!(process.core.tasks.drain(Duration::from_secs(10)).await);
     assert_eq!(rig.asked().len(), 1, "a late one finds the newer token");
 }

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use bearerd::account::{AccountKey, Alias};
 use bearerd::app::Core;
+use bearerd::claims::Claims;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::config::{self, Config};
 use bearerd::oauth::{Identity, SignedIn, TokenReply};
 use bearerd::sandbox::{self, Fault, Gate, Options, Sandbox, TokenRequest};
+use bearerd::secret::Secret;
 use bearerd::store::{Grant, Status};
 use bearerd::tasks::Tasks;
-use bearerd::vault::{Lease, LeaseError, Rejected, SignInFor, UpstreamId};
+use bearerd::vault::{Assertion, Lease, LeaseError, Rejected, SignInFor, Subject, UpstreamId};
 use tempfile::TempDir;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -113,6 +115,32 @@ impl Rig {
         self.asked().into_iter().map(|request| request.outcome).collect()
     }
 
+    /// The next answer of the token endpoint: a token with this text, for an hour.
+    pub fn next_token(&self, text: &str) {
+        let body = format!(r#"{{"token_type":"Bearer","expires_in":3600,"access_token":"{text}"}}"#);
+        let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        self.fault(Fault::token(sandbox::Effect::Http { status: 200, headers, body }));
+    }
+
+    /// The claims that the token endpoint was asked for, without those that always are.
+    pub fn challenges(&self) -> Vec<Option<Claims>> {
+        let asked = self.asked().into_iter();
+        let claims = asked.map(|request| request.claims.and_then(|claims| Claims::parse(&claims)));
+        let capable = Claims::capabilities(&["cp1".to_owned()]).expect("claims");
+        claims.map(|claims| claims.filter(|claims| !capable.covers(claims))).collect()
+    }
+
+    /// What a caller shows who acts on behalf of a user: valid for another hour.
+    pub fn assertion(&self, user: &str, text: &str) -> Subject {
+        Subject::OnBehalfOf(Arc::new(Assertion {
+            token: Secret::from(text),
+            tenant: self.sandbox.entra.options().tenant.clone(),
+            subject: user.to_owned(),
+            name: Some(format!("{user}@contoso.example")),
+            expires: self.clock.now().plus(HOUR),
+        }))
+    }
+
     /// Whose this lease is, by the provider's books.
     pub fn owner(&self, lease: &Lease) -> String {
         let id = token_id(lease);
@@ -137,11 +165,43 @@ impl Process {
     }
 
     pub async fn lease_for(&self, name: &str, upstream: &str) -> Result<Arc<Lease>, LeaseError> {
-        self.core.vault.lease(&alias(name), self.upstream(upstream)).await
+        self.core.vault.lease(&Subject::User(alias(name)), self.upstream(upstream)).await
+    }
+
+    async fn subject(&self, lease: &Lease) -> Subject {
+        Subject::User(self.core.store.load(&lease.account).await.expect("a store").expect("an account").alias)
     }
 
     pub async fn reject(&self, lease: &Lease) -> Result<Rejected, LeaseError> {
-        self.core.vault.reject(lease, self.upstream("graph")).await
+        let subject = self.subject(lease).await;
+        self.core.vault.reject(&subject, lease, self.upstream("graph"), None).await
+    }
+
+    /// The upstream refuses `lease` with a challenge.
+    pub async fn challenge(&self, lease: &Lease, claims: &Claims) -> Result<Arc<Lease>, LeaseError> {
+        self.challenge_as(&self.subject(lease).await, lease, claims).await
+    }
+
+    pub async fn challenge_as(
+        &self,
+        subject: &Subject,
+        lease: &Lease,
+        claims: &Claims,
+    ) -> Result<Arc<Lease>, LeaseError> {
+        match self.core.vault.reject(subject, lease, self.upstream("graph"), Some(claims)).await? {
+            Rejected::Renewed(lease) => Ok(lease),
+            Rejected::TooYoung => panic!("a challenge is no matter of age"),
+        }
+    }
+
+    /// A token that needs no grant.
+    pub async fn lease_as(&self, subject: &Subject) -> Result<Arc<Lease>, LeaseError> {
+        self.core.vault.lease(subject, self.upstream("graph")).await
+    }
+
+    /// Everything that was started has ended.
+    pub async fn settled(&self) {
+        assert!(self.core.tasks.drain(Duration::from_secs(10)).await);
     }
 
     /// The lease that takes the place of `old`.
@@ -173,7 +233,7 @@ impl Process {
 
     pub async fn revoke(&self, name: &str) {
         let key = self.grant(name).await.key;
-        assert!(self.core.store.revoke(&key).await.expect("a store"));
+        assert!(self.core.store.revoke(&key).await.expect("a store").is_some());
     }
 
     pub async fn remove(&self, name: &str) {
@@ -210,10 +270,15 @@ pub fn signed_in(sandbox: &Sandbox, user: &str) -> SignedIn {
     }
 }
 
+/// What goes out with this lease.
+pub fn text(lease: &Lease) -> &str {
+    lease.authorization.to_str().expect("text")
+}
+
 /// The provider's number of the lease's access token.
 pub fn token_id(lease: &Lease) -> u64 {
-    let text = lease.authorization.to_str().expect("text");
-    let digits = text.strip_prefix("Bearer at_").and_then(|text| text.get(..12)).expect("a token of the sandbox");
+    let digits =
+        text(lease).strip_prefix("Bearer at_").and_then(|text| text.get(..12)).expect("a token of the sandbox");
     digits.parse().expect("a number")
 }
 

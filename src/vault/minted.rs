@@ -1,0 +1,185 @@
+//! Tokens that need no grant, in memory only: the app registration's own, and those got on behalf of a caller's user. `minting`
+//! fetches them.
+//!
+//! Invariants: a user's token is kept under the user, never under the text of an assertion alone; memory is bounded, the longest
+//! unused go first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dashmap::DashMap;
+
+use super::slot::Slot;
+use super::{Assertion, UpstreamEntry};
+use crate::clock::Moment;
+
+/// So many users' tokens are kept at most.
+const MOST: usize = 10_000;
+/// So many leave at once when there is one too many: the search for the oldest is not made for each newcomer.
+const LEAVE: usize = 500;
+
+pub(super) struct Minted {
+    /// One for each upstream.
+    apps: Box<[Arc<Cell>]>,
+    /// For each upstream the first one with the same provider and scopes: they share their tokens.
+    shared: Box<[usize]>,
+    callers: DashMap<Caller, Arc<Cell>>,
+    /// Grows with each token, so that a version says which of two is newer even when memory was lost in between.
+    versions: AtomicU64,
+    /// Grows with each use of a cell.
+    uses: AtomicU64,
+}
+
+/// Whose token it is: the upstream stands for provider and scopes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Caller {
+    upstream: usize,
+    tenant: String,
+    subject: String,
+}
+
+/// One token, and what is known of getting it.
+pub(super) struct Cell {
+    pub(super) slot: Arc<Slot>,
+    /// Failures in a row.
+    pub(super) failures: AtomicU32,
+    used: AtomicU64,
+}
+
+impl Minted {
+    pub(super) fn new(upstreams: &[UpstreamEntry]) -> Self {
+        let key = |upstream: &UpstreamEntry| (upstream.provider.clone(), upstream.scope_set.clone());
+        let first = |(at, upstream): (usize, &UpstreamEntry)| {
+            upstreams.iter().position(|other| key(other) == key(upstream)).unwrap_or(at)
+        };
+        Self {
+            apps: upstreams.iter().map(|_| Arc::new(Cell::new())).collect(),
+            shared: upstreams.iter().enumerate().map(first).collect(),
+            callers: DashMap::new(),
+            versions: AtomicU64::new(0),
+            uses: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn app(&self, upstream: usize) -> &Arc<Cell> {
+        &self.apps[upstream]
+    }
+
+    pub(super) fn known(&self, upstream: usize, assertion: &Assertion) -> Option<Arc<Cell>> {
+        let cell = self.callers.get(&self.key(upstream, assertion))?;
+        cell.used.store(self.next_use(), Ordering::Relaxed);
+        Some(Arc::clone(&cell))
+    }
+
+    pub(super) fn caller(&self, upstream: usize, assertion: &Assertion, now: Moment) -> Arc<Cell> {
+        if let Some(known) = self.known(upstream, assertion) {
+            return known;
+        }
+        if self.callers.len() >= MOST {
+            self.make_room(now);
+        }
+        let cell = self.callers.entry(self.key(upstream, assertion)).or_insert_with(|| Arc::new(Cell::new()));
+        cell.used.store(self.next_use(), Ordering::Relaxed);
+        Arc::clone(&cell)
+    }
+
+    pub(super) fn next_version(&self) -> u64 {
+        self.versions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Forgets what nobody would miss.
+    pub(super) fn tidy(&self, now: Moment) {
+        self.callers.retain(|_, cell| Arc::strong_count(cell) > 1 || !cell.slot.is_idle(now));
+    }
+
+    /// How many tokens live, and how many are still here though they have expired.
+    pub(super) fn count_leases(&self, now: Moment) -> (usize, usize) {
+        let apps = self.apps.iter().map(|cell| cell.slot.count_leases(now));
+        let callers = self.callers.iter().map(|cell| cell.slot.count_leases(now));
+        apps.chain(callers).fold((0, 0), |(living, expired), (lives, dead)| (living + lives, expired + dead))
+    }
+
+    fn make_room(&self, now: Moment) {
+        self.tidy(now);
+        let excess = (self.callers.len() + LEAVE).saturating_sub(MOST);
+        let mut ages: Vec<u64> = self.callers.iter().map(|cell| cell.used.load(Ordering::Relaxed)).collect();
+        if excess == 0 || excess >= ages.len() {
+            return;
+        }
+        let (_, youngest_to_leave, _) = ages.select_nth_unstable(excess - 1);
+        let youngest_to_leave = *youngest_to_leave;
+        self.callers.retain(|_, cell| cell.used.load(Ordering::Relaxed) > youngest_to_leave);
+    }
+
+    fn key(&self, upstream: usize, assertion: &Assertion) -> Caller {
+        let upstream = self.shared[upstream];
+        Caller { upstream, tenant: assertion.tenant.clone(), subject: assertion.subject.clone() }
+    }
+
+    fn next_use(&self) -> u64 {
+        self.uses.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl Cell {
+    fn new() -> Self {
+        Self { slot: Arc::new(Slot::new(1)), failures: AtomicU32::new(0), used: AtomicU64::new(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+
+    fn upstream(provider: &str, scope_set: &str) -> UpstreamEntry {
+        UpstreamEntry {
+            name: String::new(),
+            provider: provider.to_owned(),
+            scopes: Vec::new(),
+            scope_set: scope_set.to_owned(),
+            app_scopes: Vec::new(),
+        }
+    }
+
+    fn assertion(subject: usize, text: &str) -> Assertion {
+        Assertion {
+            token: text.into(),
+            tenant: "t".to_owned(),
+            subject: subject.to_string(),
+            name: None,
+            expires: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn a_users_token_is_shared_by_what_asks_for_the_same() {
+        let now = Clock::manual(Timestamp::default()).moment();
+        let minted = Minted::new(&[upstream("a", "x"), upstream("a", "y"), upstream("b", "x"), upstream("a", "x")]);
+        let first = minted.caller(0, &assertion(1, "one"), now);
+        let same = |upstream, subject, text: &str| {
+            Arc::ptr_eq(&first, &minted.caller(upstream, &assertion(subject, text), now))
+        };
+        assert!(same(0, 1, "another text"));
+        assert!(same(3, 1, "one"), "same provider, same scopes");
+        assert!(!same(1, 1, "one") && !same(2, 1, "one") && !same(0, 2, "one"));
+        assert!(!Arc::ptr_eq(minted.app(0), minted.app(3)));
+    }
+
+    #[test]
+    fn the_longest_unused_make_room() {
+        let now = Clock::manual(Timestamp::default()).moment();
+        let minted = Minted::new(&[upstream("a", "x")]);
+        // Somebody has a hand on each: none is idle.
+        let held: Vec<_> = (0..MOST).map(|subject| minted.caller(0, &assertion(subject, ""), now)).collect();
+        assert!(minted.known(0, &assertion(0, "")).is_some(), "used again");
+        minted.caller(0, &assertion(MOST, ""), now);
+        assert_eq!(minted.callers.len(), MOST - LEAVE + 1);
+        let kept = |subject| minted.known(0, &assertion(subject, "")).is_some();
+        assert!(kept(0) && kept(MOST) && kept(LEAVE + 1));
+        assert!(!kept(1) && !kept(LEAVE));
+        drop(held);
+        minted.tidy(now);
+        assert!(minted.callers.is_empty(), "idle ones leave");
+    }
+}
