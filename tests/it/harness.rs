@@ -291,6 +291,13 @@ pub fn keyed(method: &str, path: &str) -> Builder {
     bare(method, path).header("x-api-key", KEY)
 }
 
+/// `[[clients]]` with the client `portal`, which acts on behalf of users of the simulated Entra ID.
+pub fn on_behalf_of() -> String {
+    let id = bearerd::sandbox::EntraOptions::default().client_id;
+    let jwt = format!("{{ issuer = \"ENTRA_ISSUER\", audience = [\"{id}\", \"api://{id}\"] }}");
+    format!("[[clients]]\nname = \"portal\"\nidentity = \"on-behalf-of\"\njwt = {jwt}\n")
+}
+
 /// `[[clients]]` with one client of the usual key and these further lines.
 pub fn client(lines: &str) -> String {
     format!("[[clients]]\nname = \"payroll\"\nkey_hash = \"{}\"\n{lines}\n", key_hash(KEY))
