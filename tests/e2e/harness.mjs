@@ -6,14 +6,16 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import http from 'node:http';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { obtainGrant } from './grant.mjs';
 import { cookieJar, follow } from './pages.mjs';
-import { startProvider, SCOPES } from './provider.mjs';
+import { ROTATIONS, SCOPES, startProvider } from './provider.mjs';
 import { startUpstream } from './upstream.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -22,12 +24,16 @@ export const BINARY = process.env.BEARERD_BIN ?? path.join(ROOT, 'target/debug/b
 export const FAULTY_BINARY = process.env.BEARERD_FAULT_BIN ?? path.join(ROOT, 'target/e2e/bearerd-fault-points');
 
 // A provider, an API and a configuration that joins them. `serve()` starts bearerd on it; everything ends with the test `t`.
-export async function world(t, { accessTokenSeconds, log = 'info', env = {} } = {}) {
+// `rotation`: what the provider does with refresh tokens, one of ROTATIONS.
+export async function world(t, {
+  accessTokenSeconds, rotation = 'strict', accounts = ['alice', 'bob'], log = 'info', env = {},
+} = {}) {
   const directory = await mkdtemp(path.join(tmpdir(), 'bearerd-e2e-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
-  const [port, adminPort] = await freePorts(2);
+  const [port, adminPort, providerPort] = await freePorts(3);
   const url = `http://127.0.0.1:${port}`;
-  const provider = await startProvider({ redirectUris: [`${url}/.bearerd/callback/idp`], accessTokenSeconds });
+  const redirectUris = [`${url}/.bearerd/callback/idp`];
+  const provider = await startProvider({ port: providerPort, redirectUris, accessTokenSeconds, rotation });
   t.after(() => provider.stop());
   const upstream = await startUpstream(provider.verify);
   t.after(() => upstream.stop());
@@ -66,7 +72,7 @@ kind = "oidc"
 issuer = "${provider.issuer}"
 client_id = "${provider.clientId}"
 credentials = [ { secret_file = "${secretFile}" } ]
-rotation = "strict"
+rotation = "${ROTATIONS[rotation]}"
 
 [upstreams.graph]
 url = "${upstream.url}"
@@ -76,7 +82,7 @@ scopes = ${JSON.stringify(SCOPES)}
 [[clients]]
 name = "payroll"
 key_hash = "${client.key_hash}"
-accounts = ["alice", "bob"]
+accounts = ${JSON.stringify(accounts)}
 
 [log]
 level = "${log}"
@@ -118,6 +124,34 @@ format = "json"
       return follow(cookieJar(), await this.link(alias), ['', user]);
     },
 
+    // Brings grants that were made elsewhere, without proving them. Of each, `tokens` answers the rest of its row: nothing, or an
+    // access token with the end that bearerd shall believe in.
+    async importGrants(users, tokens = () => ({})) {
+      const grants = await Promise.all(users.map((user) => obtainGrant(provider, user)));
+      const rows = users.map((user, index) => ({
+        alias: user, provider: 'idp', oid: user, refresh_token: grants[index].refresh_token, scopes: SCOPES, ...tokens(grants[index], user),
+      }));
+      const file = path.join(directory, 'rows.jsonl');
+      await writeFile(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(''), { mode: 0o600 });
+      const done = await cli(['accounts', 'import', file, '--no-verify']);
+      assert.equal(done.code, 0, done.stderr);
+      await rm(file);
+    },
+
+    // A request as `alias`, on a connection of its own (unless an agent is given): what a test has to know of its answer.
+    async ask(alias, target = '/v1.0/me', options = {}) {
+      const from = Date.now();
+      const { status, headers, body } = await get(`${url}${target}`, { headers: { authorization: this.basic(alias) }, ...options });
+      return {
+        status,
+        error: headers['bearerd-error'],
+        retryAfter: headers['retry-after'],
+        signinUrl: headers['bearerd-signin-url'],
+        millis: Date.now() - from,
+        body: JSON.parse(body),
+      };
+    },
+
     // `accounts show`, as JSON.
     async account(alias) {
       const shown = await cli(['accounts', 'show', alias, '--format', 'json']);
@@ -126,6 +160,10 @@ format = "json"
     },
   };
 }
+
+// For `importGrants`: the access token of a grant as it is. Nobody knows when it was made.
+export const livingToken = ({ access_token: token, expires_in: life }) => (
+  { access_token: token, expires_at: Math.floor(Date.now() / 1000) + life });
 
 // Runs the binary to its end.
 export function bearerd(args, { binary = BINARY, timeout = 60_000, ...options } = {}) {
@@ -154,18 +192,18 @@ export function launch(program, args, { cwd, env } = {}) {
     output,
     exit,
     gone,
-    async ready(url, tries = 400) {
-      for (let attempt = 0; attempt < tries; attempt += 1) {
+    async ready(url, seconds = 30) {
+      const deadline = Date.now() + seconds * 1000;
+      while (Date.now() < deadline) {
         if (gone()) assert.fail(`it ended before it was ready:\n${tail(output())}`);
-        try {
-          const response = await fetch(url);
-          await response.arrayBuffer();
-          if (response.ok) return;
-        } catch { /* not listening yet */ }
+        const answer = await get(url, { seconds: 5 }).catch(() => undefined);
+        if (answer?.status === 200) return;
         await sleep(25);
       }
-      assert.fail(`not ready at ${url} after ${tries} tries:\n${tail(output())}`);
+      assert.fail(`not ready at ${url} within ${seconds} s:\n${tail(output())}`);
     },
+    // Waits until it ends by itself.
+    ends: (what, seconds = 60) => within(seconds, what, exit),
     async kill() {
       child.kill('SIGKILL');
       await exit;
@@ -180,27 +218,59 @@ export function launch(program, args, { cwd, env } = {}) {
   };
 }
 
+// One GET, answered within `seconds` or failed. A connection of its own unless an agent is given.
+export function get(url, { headers = {}, agent = false, seconds = 30 } = {}) {
+  return new Promise((resolve, reject) => {
+    const request = http.get(url, { agent, headers }, (response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk) => { body += chunk; });
+      response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, body }));
+      response.on('error', reject);
+    });
+    const timer = setTimeout(() => request.destroy(new Error(`no answer within ${seconds} s`)), seconds * 1000);
+    request.on('close', () => clearTimeout(timer));
+    request.on('error', reject);
+  });
+}
+
+// What `promise` brings, if it does so within `seconds`.
+export async function within(seconds, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: `not within ${seconds} s: ${what}` })), seconds * 1000);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 // Polls `probe` until it answers something true, at most `seconds`.
-export async function eventually(what, seconds, probe) {
+export async function eventually(what, seconds, probe, pause = 50) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     const answer = await probe();
     if (answer) return answer;
     if (Date.now() > deadline) assert.fail(`not within ${seconds} s: ${what}`);
-    await sleep(100);
+    await sleep(pause);
   }
 }
 
-// Ports below the range from which the system picks the local ends of connections.
+// Ports below the range from which the system picks the local ends of connections. Nobody listens on them for a while, so each
+// process has a part of the range for itself, and never gives the same port twice.
 export async function freePorts(count) {
   for (let attempt = 0; attempt < 200; attempt += 1) {
-    const first = randomInt(20_000, 30_000 - count);
+    const first = FIRST_PORT + randomInt(PORTS - count);
     const ports = Array.from({ length: count }, (_, index) => first + index);
+    if (ports.some((port) => given.has(port))) continue;
+    for (const port of ports) given.add(port);
     const free = await Promise.all(ports.map(isFree));
     if (free.every(Boolean)) return ports;
   }
   return assert.fail('no free ports');
 }
+
+const PORTS = 400;
+const FIRST_PORT = 20_000 + (process.pid % 25) * PORTS;
+const given = new Set();
 
 function isFree(port) {
   return new Promise((resolve) => {

@@ -1,5 +1,6 @@
-// A certified OpenID provider (npm oidc-provider) in this process: rotates refresh tokens strictly, revokes the whole grant
-// when a used one comes back, and writes down everything that its token endpoint was asked.
+// A certified OpenID provider (npm oidc-provider) in this process: rotates refresh tokens strictly (or as it is told), revokes
+// the whole grant when a used one comes back, and writes down everything that its token endpoint was asked. It can be out of
+// order in several ways.
 
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import http from 'node:http';
@@ -20,19 +21,43 @@ export const USERS = {
   bob: { name: 'Bob Baker', preferred_username: 'bob@contoso.example' },
   carol: { name: 'Carol Clark', preferred_username: 'carol@contoso.example' },
 };
+// Those, and `user1`, `user2` and so on, as many as a test likes.
+const userOf = (id) => USERS[id]
+  ?? (/^user\d+$/.test(id) ? { name: id, preferred_username: `${id}@contoso.example` } : undefined);
+
+// What the provider does with refresh tokens, and the configuration's word for it.
+export const ROTATIONS = {
+  // A new one each time; a used one that comes back ends the grant.
+  strict: 'strict',
+  // The same one each time.
+  same: 'tolerant',
+  // The same one, and it is not said again: a reply to a refresh has no refresh token.
+  silent: 'tolerant',
+  // As strict, but the token before the current one is taken for ten seconds more.
+  grace: 'grace:10s',
+};
+const GRACE_MILLIS = 10_000;
+
 export const SCOPES = ['User.Read', 'Mail.Read'];
 // A second redirect URI of the client: grants that bearerd has not made (see grant.mjs).
 export const OTHER_REDIRECT = 'http://127.0.0.1:9/callback';
 export const TENANT = '11111111-2222-4333-8444-555555555555';
 
-// Starts the provider on 127.0.0.1. `redirectUris`: of the one client, `bearerd`. `accessTokenSeconds`: an access token's life.
-export async function startProvider({ redirectUris = [], accessTokenSeconds = 3600 } = {}) {
+// Starts the provider on 127.0.0.1. `redirectUris`: of the one client, `bearerd`. `accessTokenSeconds`: an access token's life,
+// or a function of the account that says it. `rotation`: one of ROTATIONS.
+export async function startProvider({ port = 0, redirectUris = [], accessTokenSeconds = 3600, rotation = 'strict' } = {}) {
   const server = http.createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const listen = (on) => new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(on, '127.0.0.1', () => { server.off('error', reject); resolve(); });
+  });
+  await listen(port);
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const clientSecret = randomBytes(32).toString('base64url');
 
-  const adapter = createMemoryAdapter();
+  // It forgets nothing before `verify` has said so.
+  const memory = createMemoryAdapter(60);
+  const adapter = rotation === 'grace' ? withGrace(memory) : memory;
   const provider = new Provider(issuer, {
     adapter,
     jwks: { keys: [signingKey()] },
@@ -49,9 +74,9 @@ export async function startProvider({ redirectUris = [], accessTokenSeconds = 36
     claims: { openid: ['sub', 'oid', 'tid'], profile: ['name', 'preferred_username'] },
     conformIdTokenClaims: false,
     pkce: { required: () => true },
-    rotateRefreshToken: true,
+    rotateRefreshToken: rotation === 'strict' || rotation === 'grace',
     ttl: {
-      AccessToken: accessTokenSeconds,
+      AccessToken: (_ctx, token) => (typeof accessTokenSeconds === 'function' ? accessTokenSeconds(token.accountId) : accessTokenSeconds),
       AuthorizationCode: 60,
       DeviceCode: 600,
       Grant: 86_400,
@@ -80,20 +105,28 @@ export async function startProvider({ redirectUris = [], accessTokenSeconds = 36
       },
     },
     interactions: { url: (_ctx, interaction) => `/signin/${interaction.uid}` },
-    findAccount: (_ctx, id) => USERS[id] && {
+    findAccount: (_ctx, id) => userOf(id) && {
       accountId: id,
-      claims: () => ({ sub: id, oid: objectId(id), tid: TENANT, ...USERS[id] }),
+      claims: () => ({ sub: id, oid: objectId(id), tid: TENANT, ...userOf(id) }),
     },
     renderError: (ctx, out) => { ctx.body = page('Error', `<pre>${out.error}: ${out.error_description}</pre>`); },
+  });
+
+  provider.use(async (ctx, next) => {
+    await next();
+    if (rotation === 'silent' && ctx.oidc?.params?.grant_type === 'refresh_token') delete ctx.body.refresh_token;
   });
 
   const log = journal(provider);
   const callback = provider.callback();
   let outage = null;
+  let outageOf = null;
   let held = null;
   server.on('request', (request, response) => {
-    if (outage) return response.writeHead(outage, { 'content-type': 'text/html' }).end('<h1>out of order</h1>');
-    if (held && request.method === 'POST' && request.url.startsWith('/token')) {
+    const endpoint = request.url.split('?')[0];
+    if (request.method === 'POST') log.record({ type: 'asked', endpoint, outage });
+    if (outage && endpoint.startsWith(outageOf)) return outOfOrder(outage, log, response);
+    if (held && request.method === 'POST' && endpoint === '/token') {
       const end = response.end.bind(response);
       response.end = (...answer) => { held?.push(() => end(...answer)) ?? end(...answer); return response; };
     }
@@ -109,10 +142,13 @@ export async function startProvider({ redirectUris = [], accessTokenSeconds = 36
     clientSecret,
     ...log,
 
-    // Who an access token stands for, or null. Allows the clock a second, as every resource server allows some.
+    // Who an access token stands for, or null. Allows a second, as every resource server allows some: a token's life starts
+    // later for those who had to wait for it.
     async verify(token) {
       const found = token && await adapter('AccessToken').find(token);
-      return found && found.exp + 1 >= Date.now() / 1000 ? { account: found.accountId, issued: log.issuedAt(token) } : null;
+      if (!found) return null;
+      const issued = log.issuedAt(token) ?? found.iat * 1000;
+      return Date.now() <= issued + (found.exp - found.iat + 1) * 1000 ? { account: found.accountId, issued } : null;
     },
 
     // Makes every access token of `account` worthless; its refresh token lives on.
@@ -128,14 +164,59 @@ export async function startProvider({ redirectUris = [], accessTokenSeconds = 36
       return Boolean(found && !found.consumed && await adapter('Grant').find(found.grantId));
     },
 
-    // Answers everything with this status; `null` ends the outage.
-    setOutage(status) { outage = status; },
+    // Is out of order from now on, in one of these ways: a status (with a page of HTML), 'refuses' connections, 'hangs', answers
+    // 'garbage'. `of`: paths that start so. `null` ends the outage.
+    async setOutage(kind, of = '/') {
+      const listens = outage !== 'refuses';
+      outage = kind;
+      outageOf = of;
+      if (kind === 'refuses' && listens) await new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
+      if (kind !== 'refuses' && !listens) await listen(new URL(issuer).port);
+      // Whoever is still waiting for an answer won't get one.
+      if (kind === null) server.closeAllConnections();
+    },
 
     // From now on the token endpoint does its work and says nothing, until somebody releases it.
     holdAnswers() { held = []; },
     releaseAnswers() { const answers = held ?? []; held = null; for (const answer of answers) answer(); },
 
     stop: () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); }),
+  };
+}
+
+// An answer that is none.
+function outOfOrder(kind, log, response) {
+  if (typeof kind === 'number') return response.writeHead(kind, { 'content-type': 'text/html' }).end('<h1>out of order</h1>');
+  if (kind === 'hangs') return undefined;
+  const answers = [
+    () => response.socket.end('no HTTP at all\r\n\r\n'),
+    () => response.writeHead(200, { 'content-type': 'application/json' }).end('{"access_token":"ey'),
+    () => response.writeHead(200, { 'content-type': 'application/json' }).end('[]'),
+    () => { response.writeHead(200, { 'content-type': 'application/json', 'content-length': 4096 }); response.write('{'); response.socket.end(); },
+  ];
+  return answers[log.count({ outage: kind }) % answers.length]();
+}
+
+// The newest token that was used is taken as if it were not, for a while: whoever lost the answer may ask again.
+function withGrace(memory) {
+  const used = new Map();
+  return (model) => {
+    const adapter = memory(model);
+    if (model !== 'RefreshToken') return adapter;
+    const { find, consume } = { find: adapter.find.bind(adapter), consume: adapter.consume.bind(adapter) };
+    adapter.consume = async (id) => {
+      const { grantId, rotations = 0 } = await find(id);
+      const newest = used.get(grantId);
+      if (!newest || newest.rotations < rotations) used.set(grantId, { rotations, at: Date.now() });
+      return consume(id);
+    };
+    adapter.find = async (id) => {
+      const token = await find(id);
+      const newest = used.get(token?.grantId);
+      const again = token?.consumed && newest?.rotations === (token.rotations ?? 0) && Date.now() - newest.at < GRACE_MILLIS;
+      return again ? { ...token, consumed: undefined } : token;
+    };
+    return adapter;
   };
 }
 
@@ -147,8 +228,9 @@ function journal(provider) {
   const listeners = new Set();
   const remember = (kind, value) => { if (value) secrets.set(value, kind); };
 
-  const record = (entry) => {
-    entries.push({ at: Date.now(), ...entry });
+  const record = (said) => {
+    const entry = { at: Date.now(), ...said };
+    entries.push(entry);
     for (const listener of listeners) listener(entry);
   };
   const take = (ctx) => {
@@ -169,7 +251,7 @@ function journal(provider) {
     remember('identity token', idToken);
     const issued = Date.now();
     tokens.set(accessToken, { account: asked.account, issued });
-    record({ type: 'success', ...asked, issued, presented: ctx.oidc.params.refresh_token, refreshToken });
+    record({ type: 'success', ...asked, issued, expires: issued + ctx.body.expires_in * 1000, presented: ctx.oidc.params.refresh_token, refreshToken });
   });
   provider.on('grant.error', (ctx, error) => {
     record({ type: 'error', ...take(ctx), presented: ctx.oidc?.params?.refresh_token, error: error.error, detail: error.error_detail });
@@ -179,6 +261,7 @@ function journal(provider) {
 
   const select = (filter) => entries.filter((entry) => Object.entries(filter).every(([key, value]) => entry[key] === value));
   return {
+    record,
     entries,
     secrets,
     count: (filter) => select(filter).length,

@@ -1,4 +1,5 @@
-// Runs the suite, one file after the other, and prints what each test counted. The last line: `N passed, N failed`.
+// Runs the suite, two files at a time, and prints what each test counted. The last line: `N passed, N failed`. Each file works in
+// directories and on ports of its own; the one that waits most comes first, and the others run beside it.
 //
 //     node tests/e2e/run.mjs [part of a file's name]...
 
@@ -8,10 +9,11 @@ import { run } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const DIRECTORY = fileURLToPath(new URL('test', import.meta.url));
+const FIRST = '09-outage.test.mjs';
 const wanted = process.argv.slice(2);
 const files = readdirSync(DIRECTORY).filter((name) => name.endsWith('.test.mjs'))
   .filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part)))
-  .sort().map((name) => path.join(DIRECTORY, name));
+  .sort((a, b) => (b === FIRST) - (a === FIRST) || a.localeCompare(b)).map((name) => path.join(DIRECTORY, name));
 if (files.length === 0) {
   console.error(`no test file is called like ${wanted.join(' or ')}`);
   process.exit(2);
@@ -20,7 +22,7 @@ if (files.length === 0) {
 let passed = 0;
 let failed = 0;
 const totals = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) [\d.]+$/;
-for await (const { type, data } of run({ files, concurrency: 1, timeout: 600_000 })) {
+for await (const { type, data } of run({ files, concurrency: 2, timeout: 600_000 })) {
   if (type === 'test:diagnostic' && !totals.test(data.message)) console.log(`       ${data.message}`);
   if (type === 'test:stderr') process.stderr.write(data.message);
   if (type === 'test:pass') {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the end-to-end tests need: Debian packages and, beside this file, npm packages pinned by package-lock.json.
+# Installs what the end-to-end tests need: Debian packages and, beside this file, npm packages pinned by package-lock.json and
+# Microsoft's MSAL for Python in a virtual environment, pinned by msal/requirements.txt.
 # Does nothing, quickly, when everything is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -14,10 +15,13 @@ need cc build-essential
 need curl curl ca-certificates
 need wget wget
 need ab apache2-utils
-need python3 python3
+# Debian keeps the part that makes virtual environments in a package of its own.
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+need openssl openssl
 need chromium chromium fonts-dejavu-core
 need node nodejs npm
 need npm npm
+need faketime faketime
 
 if ((${#missing[@]})); then
   if ! have apt-get; then
@@ -60,4 +64,14 @@ if [[ ! node_modules/.package-lock.json -nt package-lock.json ]]; then
   say "installing npm packages"
   npm ci --no-progress --loglevel=error
   touch node_modules/.package-lock.json
+fi
+
+# The stamp is written last: an environment that was left half made is made again.
+stamp=.venv/requirements.txt
+if ! cmp -s msal/requirements.txt "$stamp"; then
+  say "installing MSAL for Python"
+  rm -rf .venv
+  python3 -m venv .venv
+  .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement msal/requirements.txt
+  cp msal/requirements.txt "$stamp"
 fi

@@ -18,7 +18,7 @@ test('device flow: login --device beside a running server, then requests as bob'
   const jar = cookieJar();
   const last = await follow(jar, `${provider.issuer}/device?user_code=${code}`, ['', '', 'bob']);
   assert.match(last.text, /id="done"/);
-  const { code: exitCode } = await login.exit;
+  const { code: exitCode } = await login.ends('the device login');
   assert.equal(exitCode, 0, shown());
 
   const answer = await fetch(`${w.url}/v1.0/me`, { headers: { authorization: w.basic('bob') } });

@@ -51,6 +51,17 @@ test('the curl line that the sandbox prints answers with Alice\'s mailbox', asyn
   t.diagnostic(`${body.value.length} messages for: ${curlLine.replace(key, 'KEY')}`);
 });
 
+test('the printed lines for the application itself and on behalf of Bob answer too', async (t) => {
+  const lines = sandbox.output().stdout.split('\n').map((line) => line.trim());
+  const asItself = lines.find((line) => line.startsWith('curl -s -u app:')) ?? assert.fail(lines.join('\n'));
+  const at = lines.findIndex((line) => line.startsWith('TOKEN='));
+  const everybody = await run('sh', ['-c', asItself]);
+  assert.ok(JSON.parse(everybody.stdout).value.length > 1, everybody.stdout);
+  const bob = await run('sh', ['-c', `${lines[at]}\n${lines[at + 1]}`]);
+  assert.match(JSON.parse(bob.stdout).displayName, /^Bob/, bob.stdout);
+  t.diagnostic('1 list of people without a user, 1 user by the token of a middle tier');
+});
+
 test('curl: HTTP/1.1, HTTP/1.0, HTTP/2 with prior knowledge, and as a forward proxy', async (t) => {
   const me = `${base}/v1.0/me`;
   isAlice(await curl(me), 'HTTP/1.1');

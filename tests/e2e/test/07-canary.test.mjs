@@ -5,7 +5,6 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { launchBrowser } from '../browser.mjs';
 import { obtainGrant } from '../grant.mjs';
 import { BINARY, eventually, launch, run, world } from '../harness.mjs';
@@ -49,7 +48,7 @@ test('no secret in any log, metric, page, error, process listing or store file',
   const said = () => `${login.output().stdout}\n${login.output().stderr}`;
   const [, code] = await eventually('a user code', 30, () => /\b([A-Z0-9]{4}-[A-Z0-9]{4})\b/.exec(said()));
   await follow(cookieJar(), `${provider.issuer}/device?user_code=${code}`, ['', '', 'bob']);
-  await login.exit;
+  await login.ends('the device login');
   keep('bearerd login --device', said());
 
   // A grant that is imported, and one whose row is wrong.
@@ -80,11 +79,13 @@ test('no secret in any log, metric, page, error, process listing or store file',
   await curl('-u', `alice:${w.clientKey}`, `${w.url}/nothing/here`);
   await curl(`${w.url}/.bearerd/callback/idp?code=forged-code-0123456789abcdef&state=forged-state-0123456789abcdef`);
   await curl(links[0]);
-  // Two lives of a token pass by, so that refreshes happen; then a 401 of the API, a revoked grant, a provider that is down.
-  for (let turn = 0; turn < 26; turn += 1) {
+  // A token ages, so that a refresh happens; then a 401 of the API, a revoked grant, a provider that is down.
+  let turns = 0;
+  await eventually('a refresh ahead of need, and many requests', 60, async () => {
     await curl('-u', `alice:${w.clientKey}`, `${w.url}/v1.0/me/messages`);
-    await sleep(500);
-  }
+    turns += 1;
+    return turns >= 26 && provider.count({ type: 'success', grantType: 'refresh_token', account: 'alice' }) > 0;
+  }, 250);
   await provider.revokeAccessTokens('alice');
   await curl('-u', `alice:${w.clientKey}`, '-d', 'text', `${w.url}/v1.0/me/sendMail`);
   await cli('accounts', 'refresh', 'bob');
@@ -93,11 +94,11 @@ test('no secret in any log, metric, page, error, process listing or store file',
   await cli('config', 'print');
   await cli('check');
   await cli('accounts', 'revoke', 'bob');
-  // The command ran beside the server, which hears of a revocation within a quarter of a second.
-  await eventually('the revocation is in force', 1, async () => /signin_required/.test(await curl('-u', `bob:${w.clientKey}`, `${w.url}/v1.0/me`)));
-  provider.setOutage(503);
+  // The command ran beside the server, which hears of a revocation soon.
+  await eventually('the revocation is in force', 5, async () => /signin_required/.test(await curl('-u', `bob:${w.clientKey}`, `${w.url}/v1.0/me`)));
+  await provider.setOutage(503);
   await cli('accounts', 'refresh', 'alice');
-  provider.setOutage(null);
+  await provider.setOutage(null);
 
   for (const admin of ['/metrics', '/readyz', '/livez', '/nothing']) {
     keep('admin', await (await fetch(`${w.adminUrl}${admin}`)).text());
