@@ -1,6 +1,6 @@
 //! `/_sandbox/`: the same switches for somebody outside of the process, on both servers, for loopback callers only.
 //!
-//! `GET requests`, `GET identity-requests`, `POST clear`, `POST fault` (body: a list of faults as text; empty clears),
+//! `GET requests` and the other records of this server, `GET identity-requests`, `POST clear`, `POST fault` (body: a list of faults as text; empty clears),
 //! `POST revoke?user=alice[&what=access]`, `POST demand?prefix=/v1.0/me[&user=alice]` (body: claims; empty clears),
 //! `GET assertion?user=alice`, `GET federated-token`.
 
@@ -21,15 +21,17 @@ pub(super) fn answer(
     verb: &str,
     head: &Parts,
     body: &[u8],
-    records: impl Fn() -> Value,
+    records: impl Fn(&str) -> Option<Value>,
     clear: impl Fn(),
 ) -> Response<Content> {
     if !head.extensions.get::<Peer>().is_some_and(|peer| peer.0.ip().is_loopback()) {
         return say(StatusCode::FORBIDDEN, &json!({ "error": "loopback callers only" }));
     }
     let query = head.uri.query().unwrap_or_default();
+    if let Some(records) = Some(verb).filter(|_| head.method == Method::GET).and_then(records) {
+        return say(StatusCode::OK, &records);
+    }
     match (&head.method, verb) {
-        (&Method::GET, "requests") => say(StatusCode::OK, &records()),
         (&Method::POST, "clear") => {
             clear();
             say(StatusCode::OK, &json!({}))
@@ -47,7 +49,7 @@ pub(super) fn answer(
     }
 }
 
-const VERBS: &str = "GET requests, GET identity-requests, GET assertion, GET federated-token, POST clear, POST fault, \
+const VERBS: &str = "GET requests, GET identity-requests; at Graph GET file-requests, GET leaks, GET batches, GET at-once; GET assertion, GET federated-token, POST clear, POST fault, \
                      POST revoke, POST demand";
 
 fn fault(entra: &entra::State, text: &str) -> Response<Content> {

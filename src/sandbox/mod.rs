@@ -30,7 +30,8 @@ use crate::tasks::Tasks;
 pub use asked::AskedClaims;
 pub use entra::{Assertion, ClientAuth, Entra, EntraOptions, Grant, IdentityRequest, IdentitySource, TokenRequest};
 pub use fault::{
-    ChallengeShape, Denial, EFFECTS, Effect, Fault, FaultTextError, Faults, Flaw, Gate, Place, TokenFault,
+    BatchOrder, ChallengeShape, Coding, Denial, EFFECTS, Effect, Fault, FaultTextError, Faults, Flaw, Gate, Place,
+    TokenFault,
 };
 pub use graph::{Graph, GraphOptions, Leak, Seen};
 pub use tokens::{AccessToken, RefreshState, RefreshToken, Rotation, Tokens};

@@ -147,6 +147,21 @@ async fn the_ways_through_the_authorize_page() {
 }
 
 #[tokio::test]
+async fn consent_may_cover_several_resources_and_the_code_is_for_the_first() {
+    let (sandbox, _) = sandbox();
+    let entra = &sandbox.entra;
+    let target = authorize(entra, &entra.options().tenant, &[("bearerd_user", "alice")]);
+    let target = target.replace("scope=", "scope=api%3A%2F%2Fbilling%2FRead+");
+    let back = callback(&get(entra.address(), &target).await);
+    let first = token(entra, &redeem(value(&back, "code"), VERIFIER)).await.json();
+    let granted = first["scope"].as_str().unwrap();
+    assert!(granted.contains("api://billing/Read") && !granted.contains("User.Read"), "{granted}");
+    let refresh_token = first["refresh_token"].as_str().unwrap();
+    let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token), ("scope", "User.Read")];
+    assert_eq!(token(entra, &form).await.json()["scope"], "User.Read");
+}
+
+#[tokio::test]
 async fn a_device_waits_for_a_person() {
     let (sandbox, clock) = sandbox();
     let entra = &sandbox.entra;

@@ -105,7 +105,8 @@ fn visit(state: &State, tenant: &str, form: &Form, clicked: &Form) -> Response<C
         (Some(value), Some("plain") | None) => Some(Challenge { value: value.to_owned(), s256: false }),
         (Some(_), Some(_)) => return back.error("invalid_request", "AADSTS50149: Invalid code_challenge_method."),
     };
-    let scope = match form.value("scope").map(|text| Scope::parse(text, false)) {
+    // Consent may cover several resources; the code is for the first of them, the others follow by refresh.
+    let scope = match form.value("scope").map(|text| Scope::parse(text, true)) {
         Some(Ok(scope)) => scope,
         Some(Err(fault)) => return back.error(&fault.error, &format!("AADSTS{}: invalid scope.", fault.code)),
         None => return back.error("invalid_request", "AADSTS900144: The request must contain the parameter 'scope'."),

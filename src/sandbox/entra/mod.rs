@@ -276,7 +276,7 @@ impl State {
             return Reply::Answer(answers::any(413, &[], "too large"));
         };
         if let Some(verb) = head.uri.path().strip_prefix(control::PREFIX) {
-            let records = || json!(self.requests.all());
+            let records = |name: &str| (name == "requests").then(|| json!(self.requests.all()));
             return Reply::Answer(control::answer(self, verb, &head, &body, records, || self.clear()));
         }
         let path = head.uri.path().to_owned();

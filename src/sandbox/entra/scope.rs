@@ -22,8 +22,8 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// `refresh`: where several resources are named the first wins, instead of an error.
-    pub fn parse(text: &str, refresh: bool) -> Result<Self, TokenFault> {
+    /// `first_wins`: where several resources are named, as in consent and in a refresh, the token is for the first, instead of an error.
+    pub fn parse(text: &str, first_wins: bool) -> Result<Self, TokenFault> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let mut audience = None;
         let mut granted = Vec::new();
@@ -40,7 +40,7 @@ impl Scope {
             match audience {
                 None => audience = Some(resource),
                 Some(first) if first == resource => {}
-                Some(_) if refresh => continue,
+                Some(_) if first_wins => continue,
                 Some(_) => return Err(TokenFault::aadsts(700_022)),
             }
             if permission == ".default" && is_application(resource) {

@@ -5,10 +5,12 @@
 
 mod flaw;
 mod gate;
+mod manner;
 mod retry_after;
 mod text;
 mod waiting;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +19,8 @@ use super::entra::KeyName;
 
 pub use flaw::Flaw;
 pub use gate::Gate;
+pub use manner::{BatchOrder, Coding};
+pub(super) use retry_after::spelled;
 pub use text::{EFFECTS, FaultTextError};
 pub(super) use waiting::Effects;
 pub use waiting::Faults;
@@ -95,6 +99,18 @@ pub enum Effect {
     OnlyKeys(Vec<KeyName>),
     /// How a claims challenge is written. Colours.
     Challenge(ChallengeShape),
+    /// JSON is compressed, so or (`None`) as the client accepts it. Colours.
+    Compress(Option<Coding>),
+    /// The body of the answer is sent in pieces of so many bytes, its length unsaid. Colours.
+    Pieces(usize),
+    /// The order in which a batch is answered. Colours.
+    BatchOrder(BatchOrder),
+    /// 429 for a request to a mailbox that has so many under way. Colours.
+    MailboxConcurrency(usize),
+    /// Files cost units, so many a minute; from 80 % on answers say what is left. Colours.
+    FileQuota(u64),
+    /// Every nth request fails, with 429 and 503 in turn. Colours.
+    Flaky(NonZeroU64),
 }
 
 /// One row of the table of errors of the token endpoint.
@@ -227,6 +243,12 @@ impl Effect {
                 | Self::SignWith(_)
                 | Self::OnlyKeys(_)
                 | Self::Challenge(_)
+                | Self::Compress(_)
+                | Self::Pieces(_)
+                | Self::BatchOrder(_)
+                | Self::MailboxConcurrency(_)
+                | Self::FileQuota(_)
+                | Self::Flaky(_)
         )
     }
 }

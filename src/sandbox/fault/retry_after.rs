@@ -14,11 +14,20 @@ pub(super) fn parse(text: &str) -> String {
 
 /// Turns `date+30` into a date.
 pub(super) fn spell_out(clock: &Clock, headers: &mut HeaderMap) {
-    let offset = |value: &HeaderValue| value.to_str().ok()?.strip_prefix("date")?.parse::<i64>().ok();
-    let Some(offset) = headers.get(header::RETRY_AFTER).and_then(offset) else { return };
-    let at = u64::try_from(clock.now().secs().saturating_add(offset)).unwrap_or(0);
-    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-    if let Ok(value) = HeaderValue::try_from(date) {
-        headers.insert(header::RETRY_AFTER, value);
+    let header::Entry::Occupied(mut values) = headers.entry(header::RETRY_AFTER) else { return };
+    for value in values.iter_mut() {
+        let spelled = value.to_str().ok().and_then(|text| HeaderValue::try_from(spelled(clock, text)).ok());
+        if let Some(spelled) = spelled {
+            *value = spelled;
+        }
     }
+}
+
+/// The value as it stands on the wire now.
+pub(in crate::sandbox) fn spelled(clock: &Clock, value: &str) -> String {
+    let Some(offset) = value.strip_prefix("date").and_then(|offset| offset.parse::<i64>().ok()) else {
+        return value.to_owned();
+    };
+    let at = u64::try_from(clock.now().secs().saturating_add(offset)).unwrap_or(0);
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
 }

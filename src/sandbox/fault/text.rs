@@ -3,13 +3,14 @@
 //! `token:429=30`, `token:50173@alice`, `token:invalid_grant`, `token:drop-after`, `graph:401*3`, `graph/v1.0/me:503*`
 //! (`*` alone: until cleared), `graph:slow=500`. `EFFECTS` lists them all.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
-use super::{ChallengeShape, Denial, Effect, Fault, Flaw, Place, TokenFault, retry_after};
+use super::{BatchOrder, ChallengeShape, Coding, Denial, Effect, Fault, Flaw, Place, TokenFault, retry_after};
 use crate::sandbox::entra::KeyName;
 
 /// Every effect: where it can happen, how it is written, an example, what it does.
@@ -88,7 +89,33 @@ pub const EFFECTS: &[(&str, &str, &str, &str)] = &[
         "graph:challenge=unpadded*",
         "how challenges are written: several-headers, several, unpadded, url-safe, raw, 403; joins",
     ),
-    ("graph", "unread", "graph:unread", "answers without reading the body; joins"),
+    ("graph", "unread", "graph:unread", "answers without reading the body; joins, as do all below"),
+    (
+        "graph",
+        "compress[=CODING]",
+        "graph:compress*",
+        "JSON is compressed as `Accept-Encoding` wants it, or whatever it says: gzip, deflate, raw-deflate, br, broken (half a gzip)",
+    ),
+    ("graph", "pieces=BYTES", "graph:pieces=7*", "the body comes in pieces of this size, chunked, each sent alone"),
+    (
+        "graph",
+        "batch-order=ORDER",
+        "graph:batch-order=shuffled*",
+        "batches are answered reversed (as usual), shuffled or kept",
+    ),
+    (
+        "graph",
+        "mailbox-concurrency=N",
+        "graph:mailbox-concurrency=4*",
+        "429 ApplicationThrottled for each request to a mailbox that has N others under way",
+    ),
+    (
+        "graph",
+        "file-quota=N",
+        "graph:file-quota=100*",
+        "files cost 1 unit, lists and changes 2; from 80 % of N a minute on there is RateLimit-*, then 429 activityLimitReached",
+    ),
+    ("graph", "flaky=N", "graph:flaky=3*", "every Nth request fails, with 429 and 503 in turn, Retry-After: 1"),
 ];
 
 /// Why a text is no fault.
@@ -204,13 +231,19 @@ fn graph_effect(effect: &str, value: Option<&str>) -> Parsed {
         "claims" => Some(value.map_or(Some(CHALLENGE.to_owned()), json).map(Denial::Claims).map(Effect::Denied)),
         "challenge" => Some(value.and_then(shape).map(Effect::Challenge)),
         "unread" => Some(Some(Effect::Unread)),
+        "compress" => Some(value.map_or(Some(None), |text| Coding::named(text).map(Some)).map(Effect::Compress)),
+        "pieces" => Some(number(value).filter(|size| *size > 0).map(Effect::Pieces)),
+        "batch-order" => Some(value.and_then(BatchOrder::named).map(Effect::BatchOrder)),
+        "mailbox-concurrency" => Some(number(value).map(Effect::MailboxConcurrency)),
+        "file-quota" => Some(number(value).map(Effect::FileQuota)),
+        "flaky" => Some(number(value).map(Effect::Flaky)),
         _ => status(effect).map(|status| Some(Effect::graph_error(status, value.map(retry_after::parse).as_deref()))),
     }
 }
 
 fn identity_effect(effect: &str, value: Option<&str>) -> Parsed {
     if effect == "expires-in" {
-        return Some(seconds(value).map(Effect::ExpiresIn));
+        return Some(number(value).map(Effect::ExpiresIn));
     }
     status(effect).map(|status| Some(Effect::identity_error(status, value.map(retry_after::parse).as_deref())))
 }
@@ -220,8 +253,8 @@ fn token_effect(effect: &str, value: Option<&str>) -> Parsed {
         "no-refresh-token" => Some(Effect::NoRefreshToken),
         "expires-string" => Some(Effect::ExpiresInString),
         "no-expires" => Some(Effect::NoExpiresIn),
-        "expires-in" => seconds(value).map(Effect::ExpiresIn),
-        "refresh-in" => seconds(value).map(Effect::RefreshIn),
+        "expires-in" => number(value).map(Effect::ExpiresIn),
+        "refresh-in" => number(value).map(Effect::RefreshIn),
         "id-token" => value.and_then(Flaw::named).map(Effect::IdToken),
         "sign-with" => value.and_then(key).map(Effect::SignWith),
         _ => return None,
@@ -264,7 +297,7 @@ fn entra_effect(effect: &str, value: Option<&str>) -> Parsed {
     Some(Some(Effect::Error(fault)))
 }
 
-fn seconds(value: Option<&str>) -> Option<u64> {
+fn number<T: FromStr>(value: Option<&str>) -> Option<T> {
     value?.parse().ok()
 }
 
@@ -330,6 +363,11 @@ mod tests {
         assert!(matches!(refused("imds:invalid_grant"), FaultTextError::Effect(..)));
         assert!(matches!(refused("token:error="), FaultTextError::Value(_)));
         assert!(matches!(refused("graph:claims=no-json"), FaultTextError::Value(_)));
+        for text in
+            ["graph:compress=zip", "graph:flaky=0", "graph:pieces=0", "graph:batch-order=up", "graph:file-quota"]
+        {
+            assert!(matches!(refused(text), FaultTextError::Value(_)), "{text}");
+        }
         assert!(matches!(refused("keys:only=fourth"), FaultTextError::Value(_)));
         assert!(matches!(refused("token:429*many"), FaultTextError::Value(_)));
         assert!(matches!(refused("token:refresh-in"), FaultTextError::Value(_)));

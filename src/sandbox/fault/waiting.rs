@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Response;
 
-use super::{ChallengeShape, Effect, Fault, Place, retry_after};
+use super::{Effect, Fault, Place, retry_after};
 use crate::clock::Clock;
 use crate::sandbox::content::Content;
 use crate::sandbox::locked;
@@ -112,12 +112,6 @@ impl Effects {
             Some(Effect::Down(time)) => Some(Reply::Down(*time)),
             _ => None,
         }
-    }
-
-    /// How a claims challenge is to be written.
-    pub fn shapes(&self) -> Vec<ChallengeShape> {
-        let shape = |effect: &Effect| if let Effect::Challenge(shape) = effect { Some(*shape) } else { None };
-        self.colours.iter().filter_map(shape).collect()
     }
 
     /// What the record says of an end that the client does not read as an answer.

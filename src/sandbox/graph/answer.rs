@@ -6,11 +6,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use super::compress;
+use super::manner::Manner;
 use crate::clock::Clock;
 use crate::sandbox::content::Content;
+use crate::sandbox::fault::spelled;
 use crate::sandbox::random;
 
 const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
+/// Of a compressed answer, whose length Graph does not say.
+const PIECE: usize = 8 << 10;
 const DIAGNOSTIC: &str =
     r#"{"ServerInfo":{"DataCenter":"Sandbox","Slice":"E","Ring":"5","ScaleUnit":"003","RoleInstance":"SB01"}}"#;
 const EXPOSED: &str = "ETag, Location, Preference-Applied, Content-Range, request-id, client-request-id, ReadWriteConsistencyToken, \
@@ -61,6 +66,11 @@ impl Answer {
         Self { status: 200, headers: Vec::new(), body: Payload::Bytes(bytes) }.with("Content-Type", media_type)
     }
 
+    /// With another status.
+    pub fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
     pub fn stream(media_type: &str, content: Content) -> Self {
         Self { status: 200, headers: Vec::new(), body: Payload::Stream(content) }.with("Content-Type", media_type)
     }
@@ -89,11 +99,24 @@ impl Answer {
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
-    /// This answer as one item of a batch.
-    pub fn into_item(self, id: &str) -> Value {
+    /// The names of the exchange in an error that has words of its own.
+    pub fn identified(mut self, ids: &Ids) -> Self {
+        if let Payload::Json(body) = &mut self.body {
+            let inner = &mut body["error"]["innerError"];
+            inner["date"] = json!(ids.date);
+            inner["request-id"] = json!(ids.request);
+            inner["client-request-id"] = json!(ids.client);
+        }
+        self
+    }
+
+    /// This answer as one item of a batch: of a header that comes several times the values are joined.
+    pub fn into_item(self, clock: &Clock, id: &str) -> Value {
         let mut headers = Map::new();
         for (name, value) in self.headers {
-            headers.insert(name, json!(value));
+            let value = if name == "Retry-After" { spelled(clock, &value) } else { value };
+            let joined = headers.get(&name).and_then(Value::as_str).map(|before| format!("{before}, {value}"));
+            headers.insert(name, json!(joined.unwrap_or(value)));
         }
         let mut item = json!({ "id": id, "status": self.status, "headers": headers });
         match self.body {
@@ -105,11 +128,14 @@ impl Answer {
     }
 
     /// `cross_origin`: the request had an `Origin`.
-    pub fn into_response(self, ids: &Ids, cross_origin: bool) -> Response<Content> {
-        let content = match self.body {
+    pub fn into_response(mut self, ids: &Ids, cross_origin: bool, manner: &Manner) -> Response<Content> {
+        let content = match std::mem::replace(&mut self.body, Payload::None) {
             Payload::None => Content::empty(),
-            Payload::Json(body) => Content::from(Bytes::from(body.to_string())),
-            Payload::Bytes(bytes) => Content::from(bytes),
+            Payload::Json(body) => self.compressed(body.to_string(), manner),
+            Payload::Bytes(bytes) => match manner.pieces {
+                Some(size) => Content::Pieces { rest: bytes, size, flushed: true },
+                None => Content::from(bytes),
+            },
             Payload::Stream(content) => content,
         };
         let mut response = Response::new(content);
@@ -134,5 +160,21 @@ impl Answer {
             }
         }
         response
+    }
+
+    fn compressed(&mut self, text: String, manner: &Manner) -> Content {
+        if manner.negotiated {
+            self.push("Vary", "Accept-Encoding");
+        }
+        let mut bytes = Bytes::from(text);
+        if let Some(coding) = manner.coding {
+            let (name, encoded) = compress::encoded(coding, &bytes);
+            self.push("Content-Encoding", name);
+            bytes = encoded;
+        }
+        match manner.pieces.or(manner.coding.map(|_| PIECE)) {
+            Some(size) => Content::Pieces { rest: bytes, size, flushed: true },
+            None => Content::from(bytes),
+        }
     }
 }

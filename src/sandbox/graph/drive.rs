@@ -1,4 +1,6 @@
 //! The user's files: a listing, downloads by a 302 to another origin, uploads at once or by session.
+//!
+//! An item named `size-N` is there without being made: N bytes of a pattern, for downloads of any size in constant memory.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,10 +11,10 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::State;
 use super::answer::Answer;
-use super::page;
+use super::intake::Body;
 use super::routes::Call;
+use super::{State, page, workbook};
 use crate::sandbox::locked;
 
 /// The drives by alias, and the uploads that are under way.
@@ -23,26 +25,45 @@ pub(super) struct Drives {
 }
 
 #[derive(Clone)]
-struct Item {
+pub(super) struct Item {
     id: String,
     name: String,
-    content: Bytes,
+    pub size: u64,
+    /// In hexadecimal digits, of what was uploaded.
+    digest: Option<String>,
+    pub content: Stored,
+}
+
+/// What is left of a file.
+#[derive(Clone)]
+pub(super) enum Stored {
+    Kept(Bytes),
+    Pattern,
+    /// It was too long to be kept.
+    Counted,
 }
 
 /// An upload session.
 pub(super) struct Upload {
     pub user: String,
     pub name: String,
-    pub received: Vec<u8>,
+    /// How much is here.
+    pub received: u64,
+    pub hash: Sha256,
+    /// `None`: it is too long to be kept.
+    pub kept: Option<Vec<u8>>,
 }
 
 pub(super) fn answer(call: &Call<'_>, rest: &[&str]) -> Answer {
     let session = |name: &str| if *call.method == Method::POST { create_session(call, name) } else { call.not_found() };
     match (call.method, rest) {
         (&Method::GET, ["root", "children"] | ["items", "root", "children"]) => list(call),
-        (&Method::GET, ["items" | "root:", id]) => item(call, id),
-        (&Method::GET, ["items" | "root:", id, "content"]) => content(call, id),
-        (&Method::POST, ["items", id, "copy"]) => copy(call, id),
+        (&Method::GET, ["items" | "root:", id]) => with(call, id, |item| Answer::json(200, shown(call, item))),
+        (&Method::GET, ["items" | "root:", id, "content"]) => {
+            with(call, id, |item| Answer::empty(302).with("Location", &download(call, item)))
+        }
+        (&Method::POST, ["items", id, "copy"]) => with(call, id, |item| copy(call, item)),
+        (_, ["items", id, "workbook", rest @ ..]) => with(call, id, |_| workbook::answer(call, rest)),
         (&Method::PUT, ["root:" | "items", named, "content"]) => put(call, named.trim_matches(':')),
         (_, ["root:", named, "createUploadSession"]) => session(named.trim_end_matches(':')),
         (_, ["items", _, "createUploadSession"]) => session("upload.bin"),
@@ -54,21 +75,25 @@ pub(super) fn answer(call: &Call<'_>, rest: &[&str]) -> Answer {
 }
 
 impl Drives {
-    /// The bytes of an item, for the second origin.
-    pub fn content(&self, user: &str, id: &str) -> Option<Bytes> {
-        self.of(user, |items| items.iter().find(|item| item.id == id).map(|item| item.content.clone()))
+    /// An item with its content, for the second origin.
+    pub fn item(&self, user: &str, named: &str) -> Option<Item> {
+        let name = named.trim_end_matches(':');
+        let found = self.of(user, |items| items.iter().find(|item| item.id == named || item.name == name).cloned());
+        found.or_else(|| {
+            let size = name.strip_prefix("size-")?.parse().ok()?;
+            Some(Item { id: name.to_owned(), name: name.to_owned(), size, digest: None, content: Stored::Pattern })
+        })
     }
 
     /// Adds an item, or replaces the one with this name; says how it looks.
-    pub fn store(&self, user: &str, name: &str, content: Bytes) -> Value {
+    pub fn store(&self, user: &str, name: &str, size: u64, digest: Option<String>, content: Stored) -> Value {
         self.of(user, |items| {
-            if let Some(item) = items.iter_mut().find(|item| item.name == name) {
-                item.content = content;
-                return properties(item);
-            }
-            let item = Item { id: State::name("01BYE5RZ!"), name: name.to_owned(), content };
-            items.push(item.clone());
-            properties(&item)
+            let known = items.iter().position(|item| item.name == name);
+            let id = known.map_or_else(|| State::name("01BYE5RZ!"), |at| items.swap_remove(at).id);
+            let item = Item { id, name: name.to_owned(), size, digest, content };
+            let value = properties(&item);
+            items.push(item);
+            value
         })
     }
 
@@ -90,43 +115,42 @@ fn list(call: &Call<'_>) -> Answer {
     })
 }
 
-fn item(call: &Call<'_>, id: &str) -> Answer {
-    match find(call, id) {
-        Some(item) => Answer::json(200, shown(call, &item)),
+/// By id, or by name as in `root:/{name}:/content`.
+fn with(call: &Call<'_>, named: &str, work: impl FnOnce(&Item) -> Answer) -> Answer {
+    match call.state.drives.item(&call.user.alias, named) {
+        Some(item) => work(&item),
         None => call.error(404, "itemNotFound", "The resource could not be found."),
     }
 }
 
-fn content(call: &Call<'_>, id: &str) -> Answer {
-    match find(call, id) {
-        Some(item) => Answer::empty(302).with("Location", &download(call, &item)),
-        None => call.error(404, "itemNotFound", "The resource could not be found."),
-    }
-}
-
-fn copy(call: &Call<'_>, id: &str) -> Answer {
-    match find(call, id) {
-        Some(item) => {
-            let name = format!("Copy of {}", item.name);
-            call.state.drives.store(&call.user.alias, &name, item.content);
-            Answer::empty(202).with("Location", &format!("{}/monitor/{}", call.state.files, State::name("")))
-        }
-        None => call.error(404, "itemNotFound", "The resource could not be found."),
-    }
+fn copy(call: &Call<'_>, item: &Item) -> Answer {
+    let name = format!("Copy of {}", item.name);
+    let (digest, content) = (item.digest.clone(), item.content.clone());
+    let made = call.state.drives.store(&call.user.alias, &name, item.size, digest, content);
+    let job = call.state.jobs.start(made["id"].as_str().unwrap_or_default());
+    Answer::empty(202).with("Location", &format!("{}/monitor/{job}", call.state.files))
 }
 
 fn put(call: &Call<'_>, named: &str) -> Answer {
-    let name = find(call, named).map_or_else(|| named.to_owned(), |item| item.name);
-    let stored = call.state.drives.store(&call.user.alias, &name, Bytes::copy_from_slice(call.body));
-    Answer::json(201, stored)
+    let user = &call.user.alias;
+    let name = call.state.drives.item(user, named).map_or_else(|| named.to_owned(), |item| item.name);
+    let Body { length, digest, .. } = call.body;
+    let content = call.body.whole().map_or(Stored::Counted, Stored::Kept);
+    Answer::json(201, call.state.drives.store(user, &name, *length, Some(digest.clone()), content))
 }
 
 fn create_session(call: &Call<'_>, name: &str) -> Answer {
     let id = State::name("");
-    let upload = Upload { user: call.user.alias.clone(), name: name.to_owned(), received: Vec::new() };
+    let upload = Upload {
+        user: call.user.alias.clone(),
+        name: name.to_owned(),
+        received: 0,
+        hash: Sha256::new(),
+        kept: Some(Vec::new()),
+    };
     locked(&call.state.drives.uploads).insert(id.clone(), upload);
     let body = json!({
-        "@odata.context": format!("{}/{}/$metadata#microsoft.graph.uploadSession", call.state.links, call.version),
+        "@odata.context": call.link("/$metadata#microsoft.graph.uploadSession"),
         "uploadUrl": format!("{}/up/{id}", call.state.files),
         "expirationDateTime": call.state.clock.now().plus(Duration::from_hours(24)).to_string(),
         "nextExpectedRanges": ["0-"],
@@ -134,29 +158,27 @@ fn create_session(call: &Call<'_>, name: &str) -> Answer {
     Answer::json(200, body)
 }
 
-/// By id, or by name as in `root:/{name}:/content`.
-fn find(call: &Call<'_>, named: &str) -> Option<Item> {
-    let name = named.trim_end_matches(':');
-    call.state
-        .drives
-        .of(&call.user.alias, |items| items.iter().find(|item| item.id == named || item.name == name).cloned())
-}
-
 fn shown(call: &Call<'_>, item: &Item) -> Value {
-    let mut value = properties(item);
-    value["@microsoft.graph.downloadUrl"] = json!(download(call, item));
+    let mut values = [properties(item)];
+    values[0]["@microsoft.graph.downloadUrl"] = json!(download(call, item));
+    page::select(call, &mut values);
+    let [value] = values;
     value
 }
 
 fn properties(item: &Item) -> Value {
-    json!({
+    let mut value = json!({
         "id": item.id,
         "name": item.name,
-        "size": item.content.len(),
+        "size": item.size,
         "eTag": format!("\"{{{}}},1\"", item.id),
         "file": { "mimeType": "application/octet-stream" },
         "webUrl": format!("https://contoso-my.sharepoint.example/personal/files/{}", item.name),
-    })
+    });
+    if let Some(digest) = &item.digest {
+        value["file"]["hashes"] = json!({ "sha256Hash": digest.to_uppercase() });
+    }
+    value
 }
 
 fn download(call: &Call<'_>, item: &Item) -> String {
@@ -166,15 +188,17 @@ fn download(call: &Call<'_>, item: &Item) -> String {
 }
 
 fn seeded() -> Vec<Item> {
-    let pattern = |length: u32| (0..length).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into();
-    let files: [(&str, Bytes); 3] = [
-        ("welcome.txt", Bytes::from_static(b"Welcome to the sandbox.\n")),
-        ("photo.jpg", pattern(256 * 1024)),
-        ("Annual report.pdf", pattern(1024 * 1024)),
+    let welcome = b"Welcome to the sandbox.\n";
+    let files = [
+        ("welcome.txt", welcome.len() as u64, Stored::Kept(Bytes::from_static(welcome))),
+        ("photo.jpg", 256 << 10, Stored::Pattern),
+        ("Annual report.pdf", 1 << 20, Stored::Pattern),
     ];
-    let item = |(number, (name, content)): (usize, (&str, Bytes))| Item {
+    let item = |(number, (name, size, content)): (usize, (&str, u64, Stored))| Item {
         id: format!("01BYE5RZ!{}", 101 + number),
         name: name.to_owned(),
+        size,
+        digest: None,
         content,
     };
     files.into_iter().enumerate().map(item).collect()

@@ -1,5 +1,6 @@
 //! The second origin: pre-authenticated downloads, uploads and monitors. It needs no token, and a token that comes is a leak.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,14 +8,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use super::State;
-use super::drive::{self, Upload};
+use super::drive::{self, Stored, Upload};
 use super::intake::{Body, Seen};
+use super::jobs::Progress;
+use super::{KEPT, State};
 use crate::clock::Timestamp;
 use crate::sandbox::content::Content;
 use crate::sandbox::locked;
 use crate::sandbox::wire::Reply;
+
+/// What the length of a fragment is a multiple of, and what it must be below.
+const FRAGMENT: u64 = 320 << 10;
+const LARGEST_FRAGMENT: u64 = 60 << 20;
 
 /// A request to the second origin that brought credentials.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +35,12 @@ pub struct Leak {
 
 pub(super) async fn respond(state: &State, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    let body = Body::read(body, true).await;
+    let segments: Vec<&str> = head.uri.path().split('/').skip(1).collect();
+    let mut hash = match segments.as_slice() {
+        ["up", id] => locked(&state.drives.uploads).get(*id).map(|upload| upload.hash.clone()),
+        _ => None,
+    };
+    let body = Body::read(body, KEPT, hash.as_mut()).await;
     let mut seen = Seen::new(&head, state.clock.now(), None, None);
     seen.took(&body);
     let response = if let Some(credentials) = head.headers.get(header::AUTHORIZATION) {
@@ -40,15 +52,13 @@ pub(super) async fn respond(state: &State, request: Request<Incoming>) -> Reply 
         });
         error(StatusCode::UNAUTHORIZED, "unauthenticated", "No token belongs here.")
     } else {
-        let segments: Vec<&str> = head.uri.path().split('/').skip(1).collect();
-        match (&head.method, segments.as_slice()) {
-            (&Method::GET, ["download", user, id]) => {
+        match (&head.method, segments.as_slice(), hash) {
+            (&Method::GET | &Method::HEAD, ["download", user, id], _) => {
                 download(state, user, id, head.uri.query().unwrap_or_default(), &head.headers)
             }
-            (&Method::GET, ["monitor", _]) => {
-                json_answer(StatusCode::OK, &json!({ "percentageComplete": 100.0, "status": "completed" }))
-            }
-            (_, ["up", id]) => upload(state, &head.method, id, &head.headers, &body.bytes),
+            (&Method::GET, ["monitor", job], _) => monitor(state, job),
+            (_, ["up", id], Some(hash)) => upload(state, &head.method, id, &head.headers, &body, hash),
+            (_, ["up", _], None) => error(StatusCode::NOT_FOUND, "itemNotFound", "The upload session was not found."),
             _ => error(StatusCode::NOT_FOUND, "itemNotFound", "No such file."),
         }
     };
@@ -62,27 +72,54 @@ fn download(state: &State, user: &str, id: &str, query: &str, headers: &HeaderMa
     if proof != Some(&drive::temporary_authorization(user, id)) {
         return error(StatusCode::UNAUTHORIZED, "unauthenticated", "The link is not valid.");
     }
-    let Some(content) = state.drives.content(user, id) else {
+    let Some(item) = state.drives.item(user, id) else {
         return error(StatusCode::NOT_FOUND, "itemNotFound", "No such file.");
     };
-    let whole = content.len();
-    let wanted = headers.get(header::RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
-    let mut response = match wanted.map(|range| parse_range(range, whole)) {
-        None => Response::new(Content::from(content)),
-        Some(Some((first, last))) => {
-            let mut response = Response::new(Content::from(content.slice(first..=last)));
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{whole}"));
-            response
-        }
-        Some(None) => return error(StatusCode::RANGE_NOT_SATISFIABLE, "invalidRange", "No such range."),
+    let Some((range, partial)) = range(headers, item.size) else {
+        return error(StatusCode::RANGE_NOT_SATISFIABLE, "invalidRange", "No such range.");
     };
+    let said = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), item.size);
+    let content = match item.content {
+        Stored::Pattern => Content::Pattern { at: range.start, end: range.end },
+        Stored::Kept(bytes) => {
+            let at = |position| usize::try_from(position).unwrap_or(bytes.len());
+            Content::from(bytes.slice(at(range.start)..at(range.end)))
+        }
+        Stored::Counted => return error(StatusCode::GONE, "itemNotFound", "So much is not kept, only counted."),
+    };
+    let mut response = Response::new(content);
+    if partial {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        insert(&mut response, header::CONTENT_RANGE, &said);
+    }
     insert(&mut response, header::CONTENT_TYPE, "application/octet-stream");
     insert(&mut response, header::ACCEPT_RANGES, "bytes");
     response
 }
 
-fn upload(state: &State, method: &Method, id: &str, headers: &HeaderMap, body: &Bytes) -> Response<Content> {
+fn monitor(state: &State, job: &str) -> Response<Content> {
+    match state.jobs.ask(job) {
+        None => error(StatusCode::NOT_FOUND, "itemNotFound", "No such operation."),
+        Some(Progress::UnderWay) => {
+            let body = json!({ "operation": "ItemCopy", "percentageComplete": 27.8, "status": "inProgress" });
+            json_answer(StatusCode::ACCEPTED, &body)
+        }
+        Some(Progress::Done(id)) => {
+            let body = json!({ "percentageComplete": 100.0, "resourceId": id, "status": "completed" });
+            json_answer(StatusCode::OK, &body)
+        }
+    }
+}
+
+/// `hash`: of everything that is here, with this body.
+fn upload(
+    state: &State,
+    method: &Method,
+    id: &str,
+    headers: &HeaderMap,
+    body: &Body,
+    hash: Sha256,
+) -> Response<Content> {
     let mut uploads = locked(&state.drives.uploads);
     let Some(upload) = uploads.get_mut(id) else {
         return error(StatusCode::NOT_FOUND, "itemNotFound", "The upload session was not found.");
@@ -97,56 +134,79 @@ fn upload(state: &State, method: &Method, id: &str, headers: &HeaderMap, body: &
         }
         Method::PUT => {
             let range = headers.get(header::CONTENT_RANGE).and_then(|range| parse_content_range(range.to_str().ok()?));
-            let Some((first, last, total)) = range.filter(|(first, last, _)| last - first + 1 == body.len()) else {
-                return error(
-                    StatusCode::BAD_REQUEST,
-                    "invalidRequest",
-                    "The Content-Range header is missing or malformed.",
-                );
+            let invalid = |message| error(StatusCode::BAD_REQUEST, "invalidRequest", message);
+            let Some((range, total)) = range.filter(|(range, _)| range.end - range.start == body.length) else {
+                return invalid("The Content-Range header is missing or malformed.");
             };
-            if first != upload.received.len() {
-                return error(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    "invalidRange",
-                    "The uploaded fragment has already been received.",
-                );
+            if range.start != upload.received {
+                let message = "The uploaded fragment has already been received.";
+                return error(StatusCode::RANGE_NOT_SATISFIABLE, "invalidRange", message);
             }
-            upload.received.extend_from_slice(body);
-            if last + 1 < total {
+            if body.length >= LARGEST_FRAGMENT {
+                return invalid("The fragment is too large.");
+            }
+            if range.end < total && !body.length.is_multiple_of(FRAGMENT) {
+                return invalid("The length of every fragment but the last one is a multiple of 320 KiB.");
+            }
+            upload.take(body, hash, total);
+            if range.end < total {
                 return json_answer(StatusCode::ACCEPTED, &next(state, upload));
             }
             let done = uploads.remove(id);
             drop(uploads);
-            let item = done.map(|done| state.drives.store(&done.user, &done.name, done.received.into()));
-            json_answer(StatusCode::CREATED, &json!(item))
+            json_answer(StatusCode::CREATED, &json!(done.map(|done| done.store(state))))
         }
         _ => error(StatusCode::METHOD_NOT_ALLOWED, "invalidRequest", "PUT, GET or DELETE."),
     }
 }
 
+impl Upload {
+    fn take(&mut self, body: &Body, hash: Sha256, total: u64) {
+        self.received += body.length;
+        self.hash = hash;
+        match (&mut self.kept, body.whole()) {
+            (Some(kept), Some(bytes)) if total <= KEPT as u64 => kept.extend_from_slice(&bytes),
+            (kept, _) => *kept = None,
+        }
+    }
+
+    fn store(self, state: &State) -> Value {
+        let content = self.kept.map_or(Stored::Counted, |kept| Stored::Kept(kept.into()));
+        let digest = format!("{:x}", self.hash.finalize());
+        state.drives.store(&self.user, &self.name, self.received, Some(digest), content)
+    }
+}
+
 fn next(state: &State, upload: &Upload) -> Value {
     let until = state.clock.now().plus(Duration::from_hours(24)).to_string();
-    json!({ "expirationDateTime": until, "nextExpectedRanges": [format!("{}-", upload.received.len())] })
+    json!({ "expirationDateTime": until, "nextExpectedRanges": [format!("{}-", upload.received)] })
 }
 
-/// First and last byte of `5-9`, `5-` or `-5`.
-fn parse_range(text: &str, whole: usize) -> Option<(usize, usize)> {
+/// What a request wants of so many bytes, and whether that is a part. `None`: there is no such range.
+pub(super) fn range(headers: &HeaderMap, whole: u64) -> Option<(Range<u64>, bool)> {
+    match headers.get(header::RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")) {
+        None => Some((0..whole, false)),
+        Some(range) => Some((parse_range(range, whole)?, true)),
+    }
+}
+
+/// `5-9`, `5-` or `-5`.
+fn parse_range(text: &str, whole: u64) -> Option<Range<u64>> {
     let (first, last) = text.split_once('-')?;
-    let end = whole.checked_sub(1)?;
-    let (first, last) = match (first, last) {
-        ("", tail) => (whole.checked_sub(tail.parse().ok()?)?, end),
-        (first, "") => (first.parse().ok()?, end),
-        (first, last) => (first.parse().ok()?, last.parse::<usize>().ok()?.min(end)),
+    let range = match (first, last) {
+        ("", tail) => whole.saturating_sub(tail.parse().ok()?)..whole,
+        (first, "") => first.parse().ok()?..whole,
+        (first, last) => first.parse().ok()?..last.parse::<u64>().ok()?.saturating_add(1).min(whole),
     };
-    (first <= last).then_some((first, last))
+    (!range.is_empty()).then_some(range)
 }
 
-/// First byte, last byte and total of `bytes 0-9/20`.
-fn parse_content_range(text: &str) -> Option<(usize, usize, usize)> {
+/// What part of which total, of `bytes 0-9/20`.
+fn parse_content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last, total) = (first.parse().ok()?, last.parse().ok()?, total.parse().ok()?);
-    (first <= last && last < total).then_some((first, last, total))
+    let (first, last, total) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total.parse().ok()?);
+    (first <= last && last < total).then(|| (first..last + 1, total))
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response<Content> {

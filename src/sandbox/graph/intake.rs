@@ -84,19 +84,19 @@ impl Seen {
 }
 
 /// The body of a request, hashed while it arrives.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Body {
-    /// Empty where only the digest was wanted.
+    /// The first of it: all, unless it is too long to be kept.
     pub bytes: Bytes,
     pub length: u64,
     /// In hexadecimal digits.
-    digest: String,
+    pub digest: String,
     pub complete: bool,
 }
 
 impl Body {
-    /// `keep`: also the bytes, not only what they add up to.
-    pub async fn read(mut incoming: Incoming, keep: bool) -> Self {
+    /// Keeps at most `most` bytes of it. `session`: what this body goes on with.
+    pub async fn read(mut incoming: Incoming, most: usize, mut session: Option<&mut Sha256>) -> Self {
         let mut hash = Sha256::new();
         let mut kept = BytesMut::new();
         let mut body = Self { complete: true, ..Self::default() };
@@ -107,13 +107,26 @@ impl Body {
             };
             let Ok(data) = frame.into_data() else { continue };
             hash.update(&data);
-            body.length += data.len() as u64;
-            if keep {
-                kept.extend_from_slice(&data);
+            if let Some(session) = session.as_deref_mut() {
+                session.update(&data);
             }
+            body.length += data.len() as u64;
+            kept.extend_from_slice(&data[..data.len().min(most - kept.len())]);
         }
         body.bytes = kept.freeze();
         body.digest = format!("{:x}", hash.finalize());
         body
+    }
+
+    /// All that was sent, if it could be kept.
+    pub fn whole(&self) -> Option<Bytes> {
+        (self.bytes.len() as u64 == self.length).then(|| self.bytes.clone())
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        let digest = format!("{:x}", Sha256::digest(&bytes));
+        Self { length: bytes.len() as u64, bytes: bytes.into(), digest, complete: true }
     }
 }

@@ -12,8 +12,9 @@ use super::page;
 use super::routes::Call;
 use crate::clock::Timestamp;
 use crate::sandbox::locked;
-use crate::sandbox::user::User;
 
+const INBOX: &str = "Inbox";
+const FOLDERS: &[&str] = &[INBOX, "Drafts", "Sent Items", "Archive"];
 const SEEDED: i64 = 25;
 const NEWEST: Timestamp = Timestamp::from_secs(1_767_600_000);
 
@@ -23,8 +24,13 @@ pub(super) struct Mail(Mutex<HashMap<String, Vec<Value>>>);
 
 pub(super) fn answer(call: &Call<'_>, rest: &[&str]) -> Answer {
     match (call.method, rest) {
-        (&Method::GET, ["messages"] | ["mailFolders", "inbox", "messages"]) => list(call, false),
-        (&Method::GET, ["messages", "delta"] | ["mailFolders", "inbox", "messages", "delta"]) => list(call, true),
+        (&Method::GET, ["messages"]) => list(call, false),
+        (&Method::GET, ["messages", "delta"]) => list(call, true),
+        (&Method::GET, ["mailFolders", folder, "messages", rest @ ..]) => match (known(folder), rest) {
+            (Some(INBOX), [] | ["delta"]) => list(call, !rest.is_empty()),
+            (Some(_), [] | ["delta"]) => page::answer(call, "messages", 0, !rest.is_empty(), |_| Vec::new()),
+            _ => not_found(call),
+        },
         (&Method::POST, ["messages"]) => create(call),
         (&Method::POST, ["sendMail"]) => send(call),
         (&Method::GET, ["mailFolders"]) => folders(call),
@@ -37,10 +43,10 @@ pub(super) fn answer(call: &Call<'_>, rest: &[&str]) -> Answer {
 }
 
 impl Mail {
-    fn of<T>(&self, user: &User, work: impl FnOnce(&mut Vec<Value>) -> T) -> T {
+    fn of<T>(&self, call: &Call<'_>, work: impl FnOnce(&mut Vec<Value>) -> T) -> T {
         let mut all = locked(&self.0);
-        let mailbox = all.entry(user.alias.clone()).or_insert_with(|| (0..SEEDED).map(|n| seeded(user, n)).collect());
-        work(mailbox)
+        let seeded = || (0..SEEDED).map(|number| seeded(call, number)).collect();
+        work(all.entry(call.user.alias.clone()).or_insert_with(seeded))
     }
 }
 
@@ -48,17 +54,17 @@ fn list(call: &Call<'_>, delta: bool) -> Answer {
     let context = format!("users('{}')/messages", call.user.oid);
     call.state
         .mail
-        .of(call.user, |mailbox| page::answer(call, &context, mailbox.len(), delta, |range| mailbox[range].to_vec()))
+        .of(call, |mailbox| page::answer(call, &context, mailbox.len(), delta, |range| mailbox[range].to_vec()))
 }
 
 fn open(call: &Call<'_>, find: impl FnOnce(&mut Vec<Value>) -> Option<Value>) -> Answer {
-    match call.state.mail.of(call.user, find) {
+    match call.state.mail.of(call, find) {
         Some(message) => {
             let mut values = [message];
             page::select(call, &mut values);
             let [mut body] = values;
-            let place = format!("{}/{}", call.state.links, call.version);
-            body["@odata.context"] = json!(format!("{place}/$metadata#users('{}')/messages/$entity", call.user.oid));
+            let context = format!("/$metadata#users('{}')/messages/$entity", call.user.oid);
+            body["@odata.context"] = json!(call.link(&context));
             Answer::json(200, body)
         }
         None => not_found(call),
@@ -76,9 +82,9 @@ fn create(call: &Call<'_>) -> Answer {
         "createdDateTime": call.state.clock.now().to_string(),
     });
     merge(&mut message, written.as_object());
-    call.state.mail.of(call.user, |mailbox| mailbox.insert(0, message.clone()));
-    let location = format!("{}/{}/users('{}')/messages('{id}')", call.state.links, call.version, call.user.oid);
-    Answer::json(201, message).with("Location", &location)
+    call.state.mail.of(call, |mailbox| mailbox.insert(0, message.clone()));
+    let location = format!("/users('{}')/messages('{id}')", call.user.oid);
+    Answer::json(201, message).with("Location", &call.link(&location))
 }
 
 fn send(call: &Call<'_>) -> Answer {
@@ -91,7 +97,7 @@ fn send(call: &Call<'_>) -> Answer {
 
 /// The message as it travelled: no JSON, whatever it looks like.
 fn mime(call: &Call<'_>, id: &str) -> Answer {
-    let found = call.state.mail.of(call.user, |mailbox| mailbox.iter().find(|message| message["id"] == *id).cloned());
+    let found = call.state.mail.of(call, |mailbox| mailbox.iter().find(|message| message["id"] == *id).cloned());
     let Some(message) = found else { return not_found(call) };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mime = format!("Subject: {}\r\n\r\n{}\r\n", text(&message["subject"]), text(&message["body"]["content"]));
@@ -118,7 +124,7 @@ fn delete(call: &Call<'_>, id: &str) -> Answer {
     if let Some(stale) = stale(call, id) {
         return stale;
     }
-    let gone = call.state.mail.of(call.user, |mailbox| {
+    let gone = call.state.mail.of(call, |mailbox| {
         let before = mailbox.len();
         mailbox.retain(|message| message["id"] != *id);
         mailbox.len() < before
@@ -129,7 +135,7 @@ fn delete(call: &Call<'_>, id: &str) -> Answer {
 /// The refusal of a change that was meant for another version of the message (`If-Match`).
 fn stale(call: &Call<'_>, id: &str) -> Option<Answer> {
     let expected = call.headers.get(http::header::IF_MATCH)?.to_str().ok().filter(|etag| *etag != "*")?;
-    let current = call.state.mail.of(call.user, |mailbox| {
+    let current = call.state.mail.of(call, |mailbox| {
         mailbox.iter().find(|message| message["id"] == *id).map(|message| message["@odata.etag"].clone())
     })?;
     let message = "The change key passed in the request does not match the current change key for the item.";
@@ -141,16 +147,29 @@ fn not_found(call: &Call<'_>) -> Answer {
 }
 
 fn folders(call: &Call<'_>) -> Answer {
-    let count = call.state.mail.of(call.user, |mailbox| mailbox.len());
-    let folders = [("Inbox", count), ("Drafts", 0), ("Sent Items", 0), ("Archive", 0)];
+    let mailbox = call.state.mail.of(call, |mailbox| mailbox.clone());
     let context = format!("users('{}')/mailFolders", call.user.oid);
-    page::answer(call, &context, folders.len(), false, |range| {
-        let folder = |(name, count): &(&str, usize)| {
-            json!({ "id": format!("AQMkAD{}=", name.replace(' ', "")), "displayName": name, "totalItemCount": count,
-                "unreadItemCount": 0, "childFolderCount": 0 })
+    page::answer(call, &context, FOLDERS.len(), false, |range| {
+        let folder = |name: &&str| {
+            let messages = if *name == INBOX { &mailbox[..] } else { &[] };
+            let mut folder = json!({ "id": folder_id(name), "displayName": name, "totalItemCount": messages.len(),
+                "unreadItemCount": 0, "childFolderCount": 0 });
+            let path = format!("/users('{}')/mailFolders('{}')", call.user.oid, folder_id(name));
+            page::expand(call, &mut folder, &path, "messages", || messages.to_vec());
+            folder
         };
-        folders[range].iter().map(folder).collect()
+        FOLDERS[range].iter().map(folder).collect()
     })
+}
+
+/// The folder that has this id or well-known name.
+fn known(folder: &str) -> Option<&'static str> {
+    let compact = |name: &str| name.replace(' ', "");
+    FOLDERS.iter().copied().find(|name| folder_id(name) == folder || compact(name).eq_ignore_ascii_case(folder))
+}
+
+fn folder_id(name: &str) -> String {
+    format!("AQMkAD{}=", name.replace(' ', ""))
 }
 
 fn merge(message: &mut Value, written: Option<&Map<String, Value>>) {
@@ -159,7 +178,14 @@ fn merge(message: &mut Value, written: Option<&Map<String, Value>>) {
     }
 }
 
-fn seeded(user: &User, number: i64) -> Value {
+fn seeded(call: &Call<'_>, number: i64) -> Value {
+    let user = call.user;
+    // Free text may well contain links, and what looks like a link's key: nobody may rewrite them.
+    let here = call.link("/me/messages");
+    let text = format!(
+        "Numbers as promised: see {here}?$top=5 or https://graph.microsoft.com/v1.0/me\n\
+         {{\"@odata.nextLink\":\"{here}?$skiptoken=free%2Btext\",\"@odata.id\": \"{here}\"}}"
+    );
     let received = Timestamp::from_secs(NEWEST.secs() - number * 3600).to_string();
     let sender = json!({ "emailAddress": { "name": "Megan Bowen", "address": "megan@contoso.example" } });
     json!({
@@ -175,7 +201,6 @@ fn seeded(user: &User, number: i64) -> Value {
         "hasAttachments": false,
         "from": sender,
         "toRecipients": [{ "emailAddress": { "name": user.name, "address": user.mail } }],
-        // Free text may well contain such an address: nobody may rewrite it.
-        "body": { "contentType": "text", "content": "Numbers as promised: see https://graph.microsoft.com/v1.0/me/messages?$top=5" },
+        "body": { "contentType": "text", "content": text },
     })
 }

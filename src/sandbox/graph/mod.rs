@@ -6,14 +6,21 @@
 mod answer;
 mod batch;
 mod bearer;
+mod compress;
+mod directory;
 mod drive;
 mod files;
 mod intake;
+mod jobs;
+mod limits;
 mod mail;
+mod manner;
 mod page;
 mod people;
 mod routes;
 mod streams;
+mod teams;
+mod workbook;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
@@ -36,9 +43,13 @@ use crate::clock::Clock;
 use crate::tasks::Tasks;
 use answer::{Answer, Ids};
 use intake::Body;
+use manner::Manner;
 
 pub use files::Leak;
 pub use intake::Seen;
+
+/// Of a request's body no more is kept; the rest is counted and hashed.
+const KEPT: usize = 8 << 20;
 
 /// How Graph shows itself.
 #[derive(Clone, Debug)]
@@ -51,11 +62,13 @@ pub struct GraphOptions {
     pub link_padding: usize,
     /// Whether requests are put on record; a load test may not want to pay for it.
     pub record: bool,
+    /// Colours that every request has: `Effect::Compress(None)`, for example. Faults can add others.
+    pub always: Vec<Effect>,
 }
 
 impl Default for GraphOptions {
     fn default() -> Self {
-        Self { public_origin: None, page_size: 10, link_padding: 0, record: true }
+        Self { public_origin: None, page_size: 10, link_padding: 0, record: true, always: Vec::new() }
     }
 }
 
@@ -81,11 +94,15 @@ struct State {
     audiences: Vec<String>,
     mail: mail::Mail,
     drives: drive::Drives,
+    groups: directory::Groups,
+    jobs: jobs::Jobs,
+    limits: limits::Limits,
     /// The open event streams that a test feeds.
     listeners: Mutex<Vec<UnboundedSender<Bytes>>>,
     requests: Records<Seen>,
     file_requests: Records<Seen>,
     leaks: Records<Leak>,
+    batches: Records<Value>,
 }
 
 impl Graph {
@@ -114,10 +131,14 @@ impl Graph {
             tasks: tasks.clone(),
             mail: mail::Mail::default(),
             drives: drive::Drives::default(),
+            groups: directory::Groups::seeded(&entra.options().users),
+            jobs: jobs::Jobs::default(),
+            limits: limits::Limits::default(),
             listeners: Mutex::default(),
             requests: Records::default(),
             file_requests: Records::default(),
             leaks: Records::default(),
+            batches: Records::default(),
         });
         let (main, second) = (Arc::clone(&state), Arc::clone(&state));
         let service: wire::Service = Arc::new(move |request| {
@@ -166,6 +187,16 @@ impl Graph {
         self.state.leaks.all()
     }
 
+    /// The bodies of the batches that were sent.
+    pub fn batches(&self) -> Vec<Value> {
+        self.state.batches.all()
+    }
+
+    /// The highest number of requests to this mailbox that were under way at the same time, refused ones counted.
+    pub fn most_at_once(&self, alias: &str) -> usize {
+        self.state.limits.most_at_once().get(alias).copied().unwrap_or_default()
+    }
+
     /// Forgets the records.
     pub fn clear(&self) {
         self.state.clear();
@@ -209,7 +240,7 @@ impl State {
         let (head, body) = request.into_parts();
         if let Some(verb) = head.uri.path().strip_prefix(control::PREFIX) {
             let body = wire::whole(body, 1 << 16).await.unwrap_or_default();
-            let records = || json!(self.requests.all().iter().map(Seen::shown).collect::<Vec<_>>());
+            let records = |name: &str| self.records(name);
             return Reply::Answer(control::answer(self.entra.state(), verb, &head, &body, records, || self.clear()));
         }
         let ids = Ids::new(&head.headers, &self.clock);
@@ -223,26 +254,65 @@ impl State {
             self.saw(seen);
             return reply;
         }
-        let shapes = effects.shapes();
-        let keep = !path.contains("/echo");
+        let manner = Manner::of(self.options.always.iter().chain(&effects.colours), &head.headers);
+        let segments = routes::segments(path);
+        let under_way = verdict.as_ref().ok().and_then(|token| self.limits.enter(self, &segments, &token.user));
+        let throttled = under_way.as_ref().and_then(|request| request.refusal(&manner, &ids));
+        let most = if path.contains("/echo") { 0 } else { KEPT };
         let unread = effects.colours.iter().any(|effect| matches!(effect, Effect::Unread));
-        let body = if unread { Body::default() } else { Body::read(body, keep).await };
+        let body = if unread { Body::default() } else { Body::read(body, most, None).await };
         seen.took(&body);
-        effects.wait().await;
-        let answer = match (&verdict, &effects.end) {
-            (Err(denied), _) => denied.answer(self, &ids, &shapes),
-            (_, Some(Effect::Denied(denial))) => bearer::denied(self, &ids, denial, None, &shapes),
-            (_, Some(Effect::GraphError { status, code, message, headers })) => {
-                Answer::error(&ids, *status, code, message).with_all(headers)
-            }
-            (_, Some(Effect::Http { status, headers, body })) => Answer::any(*status, headers, body),
-            (Ok(token), _) => routes::answer(self, &head, &body, &ids, token, &seen),
+        if throttled.is_none() {
+            effects.wait().await;
+        }
+        let failure = || effects.end.as_ref().and_then(|end| self.failure(end, &ids, path, &manner));
+        let answer = match &verdict {
+            Err(denied) => denied.answer(self, &ids, &manner.shapes),
+            Ok(token) => match throttled.or_else(failure).or_else(|| self.limits.flaw(&manner, &ids)) {
+                Some(failure) => failure,
+                None => match self.limits.files(self, &manner, &ids, &head.method, &segments) {
+                    Err(refusal) => refusal,
+                    Ok(left) => routes::answer(self, &head, &body, &ids, token, &seen, &manner).with_all(&left),
+                },
+            },
         };
-        let response = answer.into_response(&ids, head.headers.contains_key(http::header::ORIGIN));
+        let response = answer.into_response(&ids, head.headers.contains_key(http::header::ORIGIN), &manner);
         let silent = matches!(effects.end, Some(Effect::DropAfter | Effect::Raw(_)));
         seen.status_sent = if silent { 0 } else { response.status().as_u16() };
         self.saw(seen);
         effects.finish(&self.clock, response).await
+    }
+
+    /// The answer of a fault that has one.
+    fn failure(&self, end: &Effect, ids: &Ids, path: &str, manner: &Manner) -> Option<Answer> {
+        match end {
+            Effect::Denied(denial) => Some(bearer::denied(self, ids, denial, None, &manner.shapes)),
+            Effect::GraphError { status, code, message, headers } => {
+                let scope = if *status == 429 { limits::scope(self, &routes::segments(path)) } else { Vec::new() };
+                Some(Answer::error(ids, *status, code, message).with_all(headers).with_all(&scope))
+            }
+            Effect::Http { status, headers, body } => Some(Answer::any(*status, headers, body)),
+            _ => None,
+        }
+    }
+
+    /// What the control endpoint shows under this name.
+    fn records(&self, name: &str) -> Option<Value> {
+        let shown = |seen: Vec<Seen>| json!(seen.iter().map(Seen::shown).collect::<Vec<_>>());
+        Some(match name {
+            "requests" => shown(self.requests.all()),
+            "file-requests" => shown(self.file_requests.all()),
+            "leaks" => json!(
+                self.leaks
+                    .all()
+                    .iter()
+                    .map(|leak| json!({ "at": leak.at, "method": leak.method, "target": leak.target }))
+                    .collect::<Vec<_>>()
+            ),
+            "batches" => json!(self.batches.all()),
+            "at-once" => json!(self.limits.most_at_once()),
+            _ => return None,
+        })
     }
 
     fn faults(&self) -> &Faults {
@@ -259,6 +329,8 @@ impl State {
         self.requests.clear();
         self.file_requests.clear();
         self.leaks.clear();
+        self.batches.clear();
+        self.limits.clear();
     }
 
     /// A name for something new.

@@ -43,8 +43,7 @@ pub(super) fn answer(
     let end = start.saturating_add(size).min(total);
     let mut values = items(start..end);
     select(call, &mut values);
-    let place = format!("{}/{}", call.state.links, call.version);
-    let mut body = json!({ "@odata.context": format!("{place}/$metadata#{context}") });
+    let mut body = json!({ "@odata.context": call.link(&format!("/$metadata#{context}")) });
     let path = call.path();
     if end < total {
         let mut kept = call.query_without(&["$skiptoken", "$skip"]);
@@ -62,8 +61,47 @@ pub(super) fn select(call: &Call<'_>, values: &mut [Value]) {
     let Some(names) = call.option("$select") else { return };
     let names: Vec<&str> = names.split(',').map(str::trim).collect();
     for value in values.iter_mut().filter_map(Value::as_object_mut) {
-        value.retain(|key, _| key == "id" || key.starts_with('@') || names.contains(&key.as_str()));
+        value.retain(|key, _| {
+            let property = key.split('@').next().unwrap_or_default();
+            property.is_empty() || ["id"].iter().chain(&names).any(|name| *name == property) || expanded(call, property)
+        });
     }
+}
+
+/// Adds a collection to its entity (at `path` after the version) if the request wants it expanded, with a link to the rest of it.
+pub(super) fn expand(
+    call: &Call<'_>,
+    entity: &mut Value,
+    path: &str,
+    property: &str,
+    all: impl FnOnce() -> Vec<Value>,
+) {
+    let Some(options) = expansion(call, property) else { return };
+    let top = options.split(';').find_map(|option| option.trim().strip_prefix("$top=")?.parse().ok());
+    let size = top.unwrap_or(call.state.options.page_size).max(1);
+    let mut values = all();
+    let rest = values.len() > size;
+    values.truncate(size);
+    entity[format!("{property}@odata.context")] =
+        json!(call.link(&format!("/$metadata{}/{property}", path.replacen('/', "#", 1))));
+    if rest {
+        let token = token(size, &"p".repeat(call.state.options.link_padding));
+        let link = format!("{path}/{property}?$top={size}&$skiptoken={token}");
+        entity[format!("{property}@odata.nextLink")] = json!(call.link(&link));
+    }
+    entity[property] = json!(values);
+}
+
+fn expanded(call: &Call<'_>, property: &str) -> bool {
+    expansion(call, property).is_some()
+}
+
+/// What stands in the parentheses of `$expand=property(..)`.
+fn expansion(call: &Call<'_>, property: &str) -> Option<String> {
+    let text = call.option("$expand")?;
+    let after = text.split(',').find_map(|one| one.trim().strip_prefix(property))?;
+    let inside = after.strip_prefix('(').map(|inside| inside.trim_end_matches(')'));
+    (after.is_empty() || inside.is_some()).then(|| inside.unwrap_or_default().to_owned())
 }
 
 /// `Prefer: odata.maxpagesize=N`.

@@ -20,6 +20,11 @@ pub(super) fn one(call: &Call<'_>, id: &str) -> Answer {
     if let Some(user) = call.state.entra.options().users.iter().find(|user| user.is(id)) {
         return entity(call, user);
     }
+    unknown(call, id)
+}
+
+/// Nothing in the directory has this id.
+pub(super) fn unknown(call: &Call<'_>, id: &str) -> Answer {
     let message =
         format!("Resource '{id}' does not exist or one of its queried reference-property objects are not present.");
     call.error(404, "Request_ResourceNotFound", &message)
@@ -28,7 +33,7 @@ pub(super) fn one(call: &Call<'_>, id: &str) -> Answer {
 /// The user's own "sign me out everywhere".
 pub(super) fn sign_out(call: &Call<'_>) -> Answer {
     call.state.entra.revoke_user(&call.user.alias);
-    let context = format!("{}/{}/$metadata#Edm.Boolean", call.state.links, call.version);
+    let context = call.link("/$metadata#Edm.Boolean");
     Answer::json(200, json!({ "@odata.context": context, "value": true })).with("Location", &call.state.links)
 }
 
@@ -36,11 +41,11 @@ fn entity(call: &Call<'_>, user: &User) -> Answer {
     let mut values = [properties(user)];
     page::select(call, &mut values);
     let [mut body] = values;
-    body["@odata.context"] = json!(format!("{}/{}/$metadata#users/$entity", call.state.links, call.version));
+    body["@odata.context"] = json!(call.link("/$metadata#users/$entity"));
     Answer::json(200, body)
 }
 
-fn properties(user: &User) -> Value {
+pub(super) fn properties(user: &User) -> Value {
     json!({
         "businessPhones": ["+1 425 555 0109"],
         "displayName": user.name,

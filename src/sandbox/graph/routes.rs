@@ -1,6 +1,7 @@
 //! Which resource a request means. Works on one call, from the wire or from a batch.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -9,12 +10,13 @@ use serde_json::Value;
 
 use super::answer::{Answer, Ids};
 use super::intake::{Body, Seen};
-use super::{State, batch, drive, mail, people, streams};
+use super::manner::Manner;
+use super::{State, batch, directory, drive, mail, people, streams, teams};
 use crate::sandbox::tokens::AccessToken;
 use crate::sandbox::user::{APP, User};
 
 /// What Graph takes at most where it wants JSON.
-const LARGEST_JSON: usize = 4 << 20;
+const LARGEST_JSON: u64 = 4 << 20;
 
 /// A request for one resource.
 pub(super) struct Call<'a> {
@@ -29,28 +31,49 @@ pub(super) struct Call<'a> {
     /// Raw.
     pub query: &'a str,
     pub headers: &'a HeaderMap,
-    pub body: &'a [u8],
+    pub body: &'a Body,
     pub token: &'a AccessToken,
     /// Whose things the path means by `me`; the application has none.
     pub user: &'a User,
 }
 
 /// Answers a request from the wire.
-pub(super) fn answer(state: &State, head: &Parts, body: &Body, ids: &Ids, token: &AccessToken, seen: &Seen) -> Answer {
+pub(super) fn answer(
+    state: &State,
+    head: &Parts,
+    body: &Body,
+    ids: &Ids,
+    token: &AccessToken,
+    seen: &Seen,
+    manner: &Manner,
+) -> Answer {
     let Some(user) = state.entra.state().principal(&token.user) else {
         return Answer::error(ids, 404, "Request_ResourceNotFound", "The user of this token does not exist.");
     };
     let Some(call) = Call::new(state, ids, &head.method, head.uri.path(), token, user) else {
         return Answer::error(ids, 400, "BadRequest", "Invalid version.");
     };
-    let call = Call { query: head.uri.query().unwrap_or_default(), headers: &head.headers, body: &body.bytes, ..call };
+    let call = Call { query: head.uri.query().unwrap_or_default(), headers: &head.headers, body, ..call };
     match call.segments.first().map(String::as_str) {
         Some("echo") => streams::echo(seen),
         Some("stream") => streams::bulk(&call),
+        Some("blob") => streams::blob(&call),
         Some("sse") => streams::events(&call),
-        Some("$batch") if *call.method == Method::POST => batch::answer(&call),
+        Some("$batch") if *call.method == Method::POST => batch::answer(&call, manner),
         _ => call.answer(),
     }
+}
+
+/// The decoded segments of a path after its version; `users('x')` is two, as `users/x`.
+pub(super) fn segments(path: &str) -> Vec<String> {
+    let after = path.trim_start_matches('/').split_once('/').map_or("", |(_, after)| after);
+    let decoded = after.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned());
+    decoded
+        .flat_map(|segment| match segment.split_once("('").map(|(name, key)| (name, key.strip_suffix("')"))) {
+            Some((name, Some(key))) if !name.is_empty() => vec![name.to_owned(), key.to_owned()],
+            _ => vec![segment],
+        })
+        .collect()
 }
 
 impl<'a> Call<'a> {
@@ -63,14 +86,13 @@ impl<'a> Call<'a> {
         token: &'a AccessToken,
         user: &'a User,
     ) -> Option<Self> {
-        static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+        static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        static NO_BODY: LazyLock<Body> = LazyLock::new(|| Vec::new().into());
         let (version, raw_path) = path.strip_prefix('/')?.split_once('/')?;
         if !["v1.0", "beta"].contains(&version) {
             return None;
         }
-        let segments =
-            raw_path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned()).collect();
-        let (query, headers, body) = ("", &*NO_HEADERS, &[][..]);
+        let (query, headers, body, segments) = ("", &*NO_HEADERS, &*NO_BODY, segments(path));
         Some(Self { state, ids, method, version, raw_path, segments, query, headers, body, token, user })
     }
 
@@ -78,7 +100,7 @@ impl<'a> Call<'a> {
     pub fn answer(&self) -> Answer {
         let segments: Vec<&str> = self.segments.iter().map(String::as_str).collect();
         let drive_content = segments.last().is_some_and(|last| last.ends_with("content"));
-        if self.body.len() > LARGEST_JSON && !drive_content {
+        if self.body.length > LARGEST_JSON && !drive_content {
             return self.error(413, "RequestEntityTooLarge", "The request is too large.");
         }
         match segments.as_slice() {
@@ -98,6 +120,9 @@ impl<'a> Call<'a> {
             ["users", _, _, ..] => {
                 self.error(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
             }
+            ["directoryObjects", id] if *self.method == Method::GET => people::one(self, id),
+            ["groups", rest @ ..] => directory::answer(self, rest),
+            ["teams", rest @ ..] => teams::answer(self, rest),
             _ => self.not_found(),
         }
     }
@@ -111,9 +136,20 @@ impl<'a> Call<'a> {
         self.error(400, "BadRequest", &format!("Resource not found for the segment '{last}'."))
     }
 
+    /// An absolute link to a place of Graph, with the version of this request; `path` begins with `/`.
+    pub fn link(&self, path: &str) -> String {
+        format!("{}/{}{path}", self.state.links, self.version)
+    }
+
+    /// Whether the request has this preference.
+    pub fn prefers(&self, preference: &str) -> bool {
+        let values = self.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split([',', ';'])).any(|one| one.trim().eq_ignore_ascii_case(preference))
+    }
+
     /// The body as a JSON object.
     pub fn json(&self) -> Result<Value, Answer> {
-        serde_json::from_slice(self.body)
+        serde_json::from_slice(&self.body.bytes)
             .ok()
             .filter(Value::is_object)
             .ok_or_else(|| self.error(400, "BadRequest", "Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format."))

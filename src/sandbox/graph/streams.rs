@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::State;
 use super::answer::Answer;
 use super::intake::Seen;
 use super::routes::Call;
+use super::{State, files};
 use crate::sandbox::content::Content;
 use crate::sandbox::locked;
 
@@ -44,6 +45,28 @@ pub(super) fn bulk(call: &Call<'_>) -> Answer {
     let sized = call.option("sized").is_some();
     let content = Content::Repeated { left: bytes, piece: vec![b'b'; chunk].into(), sized };
     Answer::stream("application/octet-stream", content)
+}
+
+/// `?bytes=N`: so much of a pattern, straight from Graph, with ranges and an ETag.
+pub(super) fn blob(call: &Call<'_>) -> Answer {
+    let Some(bytes) = call.option("bytes").and_then(|bytes| bytes.parse::<u64>().ok()) else {
+        return call.error(400, "BadRequest", "bytes is a number.");
+    };
+    let etag = format!("\"blob-{bytes}\"");
+    if call.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
+        return Answer::empty(304).with("ETag", &etag);
+    }
+    let Some((range, partial)) = files::range(call.headers, bytes) else {
+        let unsatisfied = call.error(416, "invalidRange", "No such range.");
+        return unsatisfied.with("Content-Range", &format!("bytes */{bytes}"));
+    };
+    let content = Content::Pattern { at: range.start, end: range.end };
+    let answer = Answer::stream("application/octet-stream", content).with("ETag", &etag).with("Accept-Ranges", "bytes");
+    if partial {
+        let said = format!("bytes {}-{}/{bytes}", range.start, range.end - 1);
+        return answer.status(206).with("Content-Range", &said);
+    }
+    answer
 }
 
 /// Events that a test says (`Graph::say`), or, with `?count=N&interval=MS`, N ticks on the system's time.
