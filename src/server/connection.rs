@@ -51,10 +51,21 @@ pub struct Shared<S> {
 struct Here;
 
 /// A connection's bytes: a socket, or TLS on one.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn socket(&self) -> &Socket;
+}
 
-impl Stream for Socket {}
-impl Stream for TlsStream<Socket> {}
+impl Stream for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+impl Stream for TlsStream<Socket> {
+    fn socket(&self) -> &Socket {
+        self.get_ref().0
+    }
+}
 
 /// What the requests of one connection share.
 struct Session<S> {
@@ -62,6 +73,8 @@ struct Session<S> {
     peer: Peer,
     /// A request has come.
     used: AtomicBool,
+    /// The answer under way ends with the connection, and in no other way.
+    ends_with_it: AtomicBool,
 }
 
 impl<S: Service> Shared<S> {
@@ -127,7 +140,7 @@ impl<S: Service> Shared<S> {
 
     async fn http1(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
         let late = self.drain.has_begun();
-        let session = Arc::new(Session { shared: self.clone(), peer, used: AtomicBool::new(false) });
+        let session = Session::new(self.clone(), peer);
         let requests = requests(session.clone());
         if late {
             // Its first request may be on the way, and is its last. A graceful shutdown would not wait for it.
@@ -137,13 +150,18 @@ impl<S: Service> Shared<S> {
                 () = session.unused(LATE) => Ok(()),
             }
         } else {
+            let breaks_off = stream.socket().breaks_off();
             let connection = pin!(self.http1.serve_connection(TokioIo::new(stream), requests));
-            self.drain.watch(connection, http1::Connection::graceful_shutdown).await
+            let ended = self.drain.watch(connection, http1::Connection::graceful_shutdown).await;
+            if ended.is_err() && session.ends_with_it.load(Ordering::Relaxed) {
+                breaks_off.set();
+            }
+            ended
         }
     }
 
     async fn http2(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
-        let session = Arc::new(Session { shared: self.clone(), peer, used: AtomicBool::new(false) });
+        let session = Session::new(self.clone(), peer);
         let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
         tokio::select! {
             ended = self.drain.watch(connection, http2::Connection::graceful_shutdown) => ended,
@@ -181,6 +199,10 @@ fn requests<S: Service>(
 }
 
 impl<S: Service> Session<S> {
+    fn new(shared: Arc<Shared<S>>, peer: Peer) -> Arc<Self> {
+        Arc::new(Self { shared, peer, used: AtomicBool::new(false), ends_with_it: AtomicBool::new(false) })
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<S::Body> {
         self.used.store(true, Ordering::Relaxed);
         let version = request.version();
@@ -191,8 +213,9 @@ impl<S: Service> Session<S> {
         // that is the only end which a body of unknown length can have; another version would announce keep-alive and then
         // close, or leave the client waiting for a close.
         let delimited = response.body().size_hint().exact().is_some();
-        *response.version_mut() =
-            if version <= Version::HTTP_10 && !delimited { Version::HTTP_10 } else { Version::HTTP_11 };
+        let ends_with_it = version <= Version::HTTP_10 && !delimited;
+        self.ends_with_it.store(ends_with_it, Ordering::Relaxed);
+        *response.version_mut() = if ends_with_it { Version::HTTP_10 } else { Version::HTTP_11 };
         response
     }
 

@@ -4,6 +4,8 @@
 //! uploads would see "connection reset" instead of our 401. So the write side is closed first, and what still comes is thrown
 //! away until the client closes too, falls silent, or `LINGER` is over.
 //!
+//! An answer that only the end of its connection ends (HTTP/1.0) and that breaks off has to end in a reset, or it would look whole.
+//!
 //! A client that takes nothing of what is written for it is given up after `STALLED`: whatever waits for it (a request's passes, an
 //! upstream's connection) is free again.
 
@@ -11,10 +13,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,7 +42,12 @@ pub struct Socket {
     /// What is to be written waits for the client, until then.
     stalled: Option<Pin<Box<Sleep>>>,
     patience: Duration,
+    breaks_off: BreaksOff,
 }
+
+/// Whether a socket that is dropped resets its connection.
+#[derive(Clone, Debug, Default)]
+pub struct BreaksOff(Arc<AtomicBool>);
 
 #[derive(Debug)]
 struct Lingering {
@@ -61,7 +71,20 @@ impl Socket {
     }
 
     fn new(stream: Stream) -> Self {
-        Self { stream, ended: false, shut: false, lingering: None, stalled: None, patience: STALLED }
+        Self {
+            stream,
+            ended: false,
+            shut: false,
+            lingering: None,
+            stalled: None,
+            patience: STALLED,
+            breaks_off: BreaksOff::default(),
+        }
+    }
+
+    /// For whoever knows that what was sent is not all.
+    pub fn breaks_off(&self) -> BreaksOff {
+        self.breaks_off.clone()
     }
 
     /// Waits for the client's first bytes, takes none of them, and tells whether they are HTTP/2's preface.
@@ -122,6 +145,23 @@ impl Socket {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl BreaksOff {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Stream::Tcp(stream) = &self.stream
+            && self.breaks_off.0.load(Ordering::Relaxed)
+        {
+            // Nothing to lose if that fails: then it is closed as usual.
+            drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
         }
     }
 }
@@ -212,7 +252,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut socket = Socket { patience: Duration::from_millis(50), ..Socket::unix(ours) };
+        let mut socket = Socket::unix(ours);
+        socket.patience = Duration::from_millis(50);
         let error = loop {
             match socket.write(&[0; 8192]).await {
                 Ok(_) => assert!(socket.stalled.is_none()),

@@ -11,7 +11,7 @@ use http::{Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::harness::*;
@@ -117,6 +117,24 @@ async fn a_stream_that_falls_silent_is_cut_and_does_not_look_whole() {
     rig.graph().say("one");
     assert_eq!(text(next(&mut answer).await.unwrap()), "data: one\n\n");
     assert!(within(answer.frame()).await.expect("no end").is_err());
+}
+
+/// The end of the connection is the only end that such an answer has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_ends_in_a_reset_for_clients_of_http_1_0() {
+    for (content_type, whole) in [("text/plain", false), ("application/json", false), ("text/plain", true)] {
+        let end = if whole { "0\r\n\r\n" } else { "no size\r\n" };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let play = Play::SayAndClose(format!("{head}5\r\n{{\"a\":\r\n{end}").into_bytes());
+        let upstream = RawUpstream::start(move |_, _| play.clone()).await;
+        let rig = Rig::before(&upstream.origin(), "").await;
+        let mut socket = TcpStream::connect(rig.data).await.unwrap();
+        let request = format!("GET /v1.0/me HTTP/1.0\r\nAuthorization: {}\r\n\r\n", basic("alice", KEY));
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        let ended = within(socket.read_to_end(&mut read)).await;
+        assert_eq!(ended.is_ok(), whole, "{content_type}: {ended:?} after {}", String::from_utf8_lossy(&read));
+    }
 }
 
 /// An upstream that writes as much as it can; tells how much that was when a write blocks, and when it has written all.
