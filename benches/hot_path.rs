@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use bearerd::app::Core;
 use bearerd::clock::Clock;
+use bearerd::config::UpstreamKind;
 use bearerd::metrics::{Origin, RequestSample};
 use bearerd::proxy::caller::{Clients, Presented};
 use bearerd::proxy::outbound::{Destination, OutboundHead};
+use bearerd::proxy::policy::Asked;
 use bearerd::proxy::route::Routes;
 use bearerd::proxy::verdict::{Facts, Outcome, Renewed, decide};
 use bearerd::proxy::{Peer, PeerAddress, canonical, reply};
@@ -72,8 +74,10 @@ fn steps(criterion: &mut Criterion) {
     group.bench_function("route", |bencher| bencher.iter(|| routes.find(black_box(TARGET), Some("localhost"))));
     group.bench_function("judge by the policy", |bencher| {
         bencher.iter(|| {
-            let path = canonical::canonical(black_box("/v1.0/me/mailFolders/inbox/messages")).expect("it is plain");
-            caller.client.policy.permit(&Method::GET, &path, &head.headers).expect("no rule denies it")
+            let path = canonical::canonical(black_box("/v1.0/me/mailFolders/inbox/messages")).expect("it is clear");
+            let (headers, kind) = (&head.headers, UpstreamKind::Graph);
+            let asked = Asked { method: &Method::GET, path: &path.text, doubt: path.doubt, headers, kind };
+            caller.client.policy.permit(&asked).expect("no rule denies it")
         });
     });
     group.bench_function("lease a fresh token", |bencher| {
@@ -98,7 +102,7 @@ fn steps(criterion: &mut Criterion) {
             may_retry: true,
             renewed: Renewed::No,
             waits: 0,
-            waited: Duration::ZERO,
+            left: Some(Duration::from_secs(10)),
             failures: 0,
         };
         bencher.iter(|| decide(black_box(&facts)));

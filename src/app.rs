@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::account::{AccountKey, Alias};
-use crate::admin::{Admin, Check, Readiness};
+use crate::admin::{Admin, Check, Explain, Readiness};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
 use crate::front::{Front, Pages};
@@ -16,6 +16,7 @@ use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::oauth::{self, Provider};
 use crate::proxy::caller::Clients;
+use crate::proxy::explain::{Explanation, Question, QuestionError};
 use crate::proxy::{self, Proxy, SigninLinks};
 use crate::server::{BindError, Bound, Running, Settings, StartError as ServerStartError};
 use crate::signin::{Invite, Signin, create_invite, login_url};
@@ -95,6 +96,31 @@ impl Core {
         )
     }
 
+    /// What the data path goes by, made once for all workers.
+    fn shared(&self, config: &Config) -> Result<Arc<proxy::Shared>, StartError> {
+        let shared = proxy::Shared::new(proxy::Setup {
+            server: &config.server,
+            upstreams: &config.upstreams,
+            clients: Arc::new(Clients::new(&config.clients, &self.clock, self.tasks.clone())?),
+            log: config.log.access,
+            hosts: Arc::new(hosts(config)),
+            vault: self.vault.clone(),
+            links: Arc::new(Links::new(self, config)),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        })?;
+        Ok(Arc::new(shared))
+    }
+
+    /// What a request would meet, by this configuration and this store. Sends nothing and writes nothing.
+    pub async fn explain(
+        &self,
+        config: &Config,
+        question: &Question,
+    ) -> Result<Result<Explanation, QuestionError>, StartError> {
+        Ok(self.shared(config)?.explain(question).await)
+    }
+
     fn readiness(&self) -> Readiness {
         let store = self.store.clone();
         let providers = self.providers.clone();
@@ -128,27 +154,14 @@ impl App {
             None => None,
         };
         let core = Core::open(config, clock, tasks).await?;
-        let hosts = Arc::new(Hosts::new(
-            [&config.server.public_url, &config.signin.public_url],
-            &config.server.allowed_hosts,
-            config.upstreams.values().map(|upstream| &upstream.url),
-        ));
-        let shared = Arc::new(proxy::Shared::new(proxy::Setup {
-            server: &config.server,
-            upstreams: &config.upstreams,
-            clients: Arc::new(Clients::new(&config.clients, &core.clock, core.tasks.clone())?),
-            log: config.log.access,
-            hosts: hosts.clone(),
-            vault: core.vault.clone(),
-            links: Arc::new(Links::new(&core, config)),
-            clock: core.clock.clone(),
-            metrics: core.metrics.clone(),
-        })?);
+        let shared = core.shared(config)?;
         let signin = core.signin(config, config.signin.clone());
-        let served_pages = Pages { signin, hosts, tasks: core.tasks.clone(), clock: core.clock.clone() };
+        let served_pages =
+            Pages { signin, hosts: Arc::new(hosts(config)), tasks: core.tasks.clone(), clock: core.clock.clone() };
         let on_data = pages.is_none().then(|| served_pages.clone());
         let settings = Settings::from(&config.server);
         let clock = core.clock.clone();
+        let explain = Arc::new(Explainer(shared.clone()));
         let data = data.start(&settings, &core.metrics, move |_| Front {
             proxy: Proxy::new(shared.clone()),
             pages: on_data.clone(),
@@ -161,7 +174,7 @@ impl App {
         };
         let readiness = core.readiness();
         let names = Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []);
-        let service = Admin::new(&config.admin, readiness.clone(), core.metrics.clone(), names);
+        let service = Admin::new(&config.admin, readiness.clone(), core.metrics.clone(), names, explain);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, service)?;
         let vault = core.vault.clone();
         core.tasks.spawn_forever(async move { vault.watch().await });
@@ -195,6 +208,31 @@ impl App {
             tracing::warn!("work was still under way at the end of the drain");
         }
         self.admin.drain(SIDE_DRAIN).await;
+    }
+}
+
+/// The names that are ours, on the data listener and on that of the pages.
+fn hosts(config: &Config) -> Hosts {
+    Hosts::new(
+        [&config.server.public_url, &config.signin.public_url],
+        &config.server.allowed_hosts,
+        config.upstreams.values().map(|upstream| &upstream.url),
+    )
+}
+
+/// `POST /v1/explain`, by what the data path goes by at this moment.
+struct Explainer(Arc<proxy::Shared>);
+
+impl Explain for Explainer {
+    fn explain<'a>(
+        &'a self,
+        question: &'a [u8],
+    ) -> Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send + 'a>> {
+        Box::pin(async move {
+            let question: Question = serde_json::from_slice(question).map_err(|error| error.to_string())?;
+            let explanation = self.0.explain(&question).await.map_err(|error| error.to_string())?;
+            serde_json::to_value(explanation).map_err(|error| error.to_string())
+        })
     }
 }
 

@@ -94,7 +94,8 @@ impl Service for Admin {
     type Body = Full<Bytes>;
 
     async fn handle(&self, request: Request<Incoming>, _: &Peer) -> Response<Self::Body> {
-        Self::handle(self, &request.into_parts().0).await
+        let (head, body) = request.into_parts();
+        Self::handle(self, &head, body).await
     }
 
     fn panicked(&self) -> Response<Self::Body> {

@@ -5,22 +5,19 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
 
-use self::histogram::{Histogram, Histograms};
+use self::families::Families;
 use self::labels::{
-    Accounts, MethodLabel, Name, Op, Outcome, Provider, Reason, Refresh, RequestLabels, SideLabel, State, Waiting,
+    Accounts, AtGate, MethodLabel, Name, Op, Outcome, Provider, Reason, Refresh, RequestLabels, State, UpstreamLabel,
+    Waiting,
 };
 
+mod families;
 mod histogram;
 mod labels;
 
@@ -29,7 +26,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// A handle on all metrics of the process; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<Families>);
 
 /// A request that was answered.
 #[derive(Debug)]
@@ -74,109 +71,9 @@ pub enum CircuitState {
 #[must_use = "it is counted until this is dropped"]
 pub struct Ongoing(Gauge);
 
-struct Inner {
-    registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    request_duration: Histogram,
-    upstream_duration: Histogram,
-    retries: Family<Reason, Counter>,
-    upstream_401: Family<Outcome, Counter>,
-    refreshes: Family<Refresh, Counter>,
-    refresh_duration: Histogram,
-    token_requests: Gauge,
-    token_requests_waiting: Family<Waiting, Gauge>,
-    provider_circuit: Family<Provider, Gauge>,
-    grants_lapsing: Family<Provider, Gauge>,
-    accounts: Family<Accounts, Gauge>,
-    leases: Family<State, Gauge>,
-    store_duration: Family<Op, Histogram, Histograms>,
-    client_connections: Gauge,
-    upstream_connections: Gauge,
-    reloads: Family<Outcome, Counter>,
-    credential_expiry: Family<Provider, Gauge>,
-    credential_fallbacks: Family<Provider, Counter>,
-}
-
 impl Metrics {
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("bearerd");
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that runs", build);
-
-        let connections = Family::<SideLabel, Gauge>::default();
-        registry.register("connections", "Open connections", connections.clone());
-        let token_requests = Gauge::<i64, AtomicI64>::default();
-        registry.register("token_requests_in_flight", "Calls of a token endpoint under way", token_requests.clone());
-        let token_requests_waiting = Family::default();
-        let help = "Refreshes that wait for their turn at a token endpoint";
-        registry.register("token_requests_waiting", help, token_requests_waiting.clone());
-        let provider_circuit = Family::default();
-        let help = "Whether the token endpoint is asked: 0 closed (yes), 1 half open (one probe), 2 open (no)";
-        registry.register("provider_circuit", help, provider_circuit.clone());
-        let grants_lapsing = Family::default();
-        let help = "Grants that nobody has used for more than 80 % of the time after which the provider ends them";
-        registry.register("grants_lapsing", help, grants_lapsing.clone());
-
-        let requests = Family::default();
-        registry.register("requests", "Requests answered", requests.clone());
-        let retries = Family::default();
-        registry.register("retries", "Requests sent to the upstream once more", retries.clone());
-        let upstream_401 = Family::default();
-        registry.register("upstream_401", "401 answers of an upstream, by what became of them", upstream_401.clone());
-        let refreshes = Family::default();
-        registry.register("refresh", "Refreshes of a grant", refreshes.clone());
-        let accounts = Family::default();
-        registry.register("accounts", "Accounts in the store", accounts.clone());
-        let leases = Family::default();
-        registry.register("leases", "Leases in memory", leases.clone());
-        let reloads = Family::default();
-        registry.register("config_reloads", "Reloads of the configuration", reloads.clone());
-        let credential_expiry = Family::default();
-        registry.register_with_unit(
-            "credential_expiry",
-            "How long the app credential in use at the provider is still valid; negative: it has expired",
-            Unit::Seconds,
-            credential_expiry.clone(),
-        );
-
-        let credential_fallbacks = Family::default();
-        let help = "Requests to the provider that an app credential other than the first of the list was needed for";
-        registry.register("credential_fallbacks", help, credential_fallbacks.clone());
-
-        let mut duration = |name: &str, help: &str| {
-            let histogram = Histogram::default();
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-            histogram
-        };
-        let request_duration = duration("request_duration", "From a request's head to the head of its answer");
-        let upstream_duration = duration("upstream_duration", "Waiting for an upstream's head");
-        let refresh_duration = duration("refresh_duration", "Calls of a token endpoint for a refresh");
-        let store_duration = Family::new_with_constructor(Histograms);
-        let help = "Operations on the store";
-        registry.register_with_unit("store_duration", help, Unit::Seconds, store_duration.clone());
-
-        Self(Arc::new(Inner {
-            registry,
-            requests,
-            request_duration,
-            upstream_duration,
-            retries,
-            upstream_401,
-            refreshes,
-            refresh_duration,
-            token_requests,
-            token_requests_waiting,
-            provider_circuit,
-            grants_lapsing,
-            accounts,
-            leases,
-            store_duration,
-            client_connections: connections.get_or_create_owned(&SideLabel { side: Side::Client }),
-            upstream_connections: connections.get_or_create_owned(&SideLabel { side: Side::Upstream }),
-            reloads,
-            credential_expiry,
-            credential_fallbacks,
-        }))
+        Self(Arc::new(Families::new()))
     }
 
     /// A request was answered.
@@ -198,6 +95,26 @@ impl Metrics {
     /// A request is sent to the upstream once more.
     pub fn retried(&self, reason: &'static str) {
         self.0.retries.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request is not sent once more: there were too many retries.
+    pub fn retry_budget_exhausted(&self, upstream: &Arc<str>) {
+        self.0.retry_budget_exhausted.get_or_create(&UpstreamLabel { upstream: Name(upstream.clone()) }).inc();
+    }
+
+    /// A request waits for its account's workload.
+    pub fn waits_at_gate(&self, upstream: &Arc<str>, workload: &'static str) -> Ongoing {
+        Ongoing::start(&self.0.gate_waiting.get_or_create_owned(&AtGate::new(upstream, workload)))
+    }
+
+    /// An account's workload pauses.
+    pub fn gate_paused(&self, upstream: &Arc<str>, workload: &'static str) {
+        self.0.gate_pauses.get_or_create(&AtGate::new(upstream, workload)).inc();
+    }
+
+    /// A request is refused at the gate of its account's workload.
+    pub fn gate_refused(&self, upstream: &Arc<str>, workload: &'static str) {
+        self.0.gate_refused.get_or_create(&AtGate::new(upstream, workload)).inc();
     }
 
     /// An upstream answered 401.
@@ -343,6 +260,10 @@ mod tests {
         metrics.grants_lapsing("entra", 12);
         let waiting = metrics.token_request_waits("entra", "on_demand");
         metrics.credential_fallback("entra");
+        metrics.retry_budget_exhausted(&upstream);
+        let queued = metrics.waits_at_gate(&upstream, "outlook");
+        metrics.gate_paused(&upstream, "outlook");
+        metrics.gate_refused(&upstream, "outlook");
 
         let text = metrics.render();
         for line in [
@@ -352,6 +273,10 @@ mod tests {
             "bearerd_request_duration_seconds_bucket{le=\"0.025\"} 1",
             "bearerd_upstream_duration_seconds_sum 0.003",
             "bearerd_retries_total{reason=\"throttled\"} 1",
+            "bearerd_retry_budget_exhausted_total{upstream=\"graph\"} 1",
+            "bearerd_gate_waiting{upstream=\"graph\",workload=\"outlook\"} 1",
+            "bearerd_gate_pauses_total{upstream=\"graph\",workload=\"outlook\"} 1",
+            "bearerd_gate_refused_total{upstream=\"graph\",workload=\"outlook\"} 1",
             "bearerd_upstream_401_total{outcome=\"healed\"} 1",
             "bearerd_refresh_total{provider=\"entra\",outcome=\"ok\"} 1",
             "bearerd_refresh_duration_seconds_count 1",
@@ -372,7 +297,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "{line}\nis not in\n{text}");
         }
-        drop((calling, open, waiting));
+        drop((calling, open, waiting, queued));
         assert!(metrics.render().contains("bearerd_connections{side=\"client\"} 0"));
         assert!(metrics.render().contains("bearerd_token_requests_in_flight 0"));
     }

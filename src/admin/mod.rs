@@ -1,46 +1,88 @@
-//! The operators' listener: health and metrics. No answer holds a token or a key, and none allows another origin.
+//! The operators' listener: health, metrics, and what a request would meet. No answer holds a token or a key, and none allows another origin.
 //!
 //! A request is judged in this order: the Host, the page that it came from, the bearer token (health is exempt, so that a
 //! supervisor needs no secret), the path, the method.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+pub use self::explain::Explain;
 pub use self::ready::{Check, Readiness};
 use crate::config;
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::{self, Metrics};
 
+mod explain;
 mod ready;
 
 /// A handle on the admin pages; clones share it.
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     /// Of the configured token; a digest, so that comparing takes as long for every length.
     token_digest: Option<[u8; 32]>,
     hosts: Hosts,
     readiness: Readiness,
     metrics: Metrics,
+    explain: Arc<dyn Explain>,
+}
+
+/// What there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Live,
+    Ready,
+    Metrics,
+    Explain,
+}
+
+impl Page {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/livez" => Some(Self::Live),
+            "/readyz" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
+            "/v1/explain" => Some(Self::Explain),
+            _ => None,
+        }
+    }
+
+    fn methods(self) -> (&'static [Method], &'static str) {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics => (&[Method::GET, Method::HEAD], "GET, HEAD"),
+            Self::Explain => (&[Method::POST], "POST"),
+        }
+    }
 }
 
 impl Admin {
-    pub fn new(config: &config::Admin, readiness: Readiness, metrics: Metrics, hosts: Hosts) -> Self {
+    pub fn new(
+        config: &config::Admin,
+        readiness: Readiness,
+        metrics: Metrics,
+        hosts: Hosts,
+        explain: Arc<dyn Explain>,
+    ) -> Self {
         let token_digest = config.token.as_ref().map(|token| Sha256::digest(token.expose()).into());
-        Self(Arc::new(Inner { token_digest, hosts, readiness, metrics }))
+        Self(Arc::new(Inner { token_digest, hosts, readiness, metrics, explain }))
     }
 
-    /// Answers one request; its body is of no interest yet.
-    pub async fn handle(&self, head: &Parts) -> Response<Full<Bytes>> {
+    /// Answers one request. Its body is read only where it is of interest.
+    pub async fn handle<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         let admin = &self.0;
         if let Err(refusal) = admin.hosts.check(head) {
             let status = match refusal {
@@ -52,29 +94,34 @@ impl Admin {
         if admin.hosts.cross_site(head, false) {
             return problem(StatusCode::FORBIDDEN, "the request comes from a page of another origin");
         }
-        let path = head.uri.path();
-        let is_health = matches!(path, "/livez" | "/readyz");
+        let page = Page::of(head.uri.path());
+        let is_health = matches!(page, Some(Page::Live | Page::Ready));
         if !is_health && !self.may_enter(head) {
             let mut answer = problem(StatusCode::UNAUTHORIZED, "the bearer token of [admin] is missing or wrong");
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
-        if !matches!(path, "/livez" | "/readyz" | "/metrics") {
+        let Some(page) = page else {
             return problem(StatusCode::NOT_FOUND, "there is nothing here");
-        }
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "this can only be read");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        };
+        let (methods, allow) = page.methods();
+        if !methods.contains(&head.method) {
+            let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here: {allow}"));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             return answer;
         }
-        match path {
-            "/livez" => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-            "/readyz" => {
+        match page {
+            Page::Live => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
+            Page::Ready => {
                 let report = admin.readiness.report().await;
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 answer(status, "application/json", serde_json::json!(report).to_string())
             }
-            _ => answer(StatusCode::OK, metrics::CONTENT_TYPE, admin.metrics.render()),
+            Page::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, admin.metrics.render()),
+            Page::Explain => match explain::answer(&*admin.explain, head, body).await {
+                Ok(explanation) => answer(StatusCode::OK, "application/json", explanation),
+                Err((status, why)) => problem(status, &why),
+            },
         }
     }
 
@@ -87,6 +134,12 @@ impl Admin {
         };
         let given: [u8; 32] = Sha256::digest(token).into();
         scheme.eq_ignore_ascii_case("bearer") && bool::from(given.ct_eq(expected))
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("hosts", &self.hosts).finish_non_exhaustive()
     }
 }
 
@@ -123,7 +176,7 @@ mod tests {
         let config = config::Admin { listen, token: token.map(Into::into) };
         let clock = Clock::manual(Timestamp::from_secs(0));
         let readiness = Readiness::new(clock, vec![Check::new("store", async || Ok(()))]);
-        Admin::new(&config, readiness, Metrics::new(), Hosts::new([], &[], []))
+        Admin::new(&config, readiness, Metrics::new(), Hosts::new([], &[], []), Arc::new(explain::tests::Echo))
     }
 
     async fn ask(admin: &Admin, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String, Parts) {
@@ -132,7 +185,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let head = request.body(()).unwrap().into_parts().0;
-        let (answer, body) = admin.handle(&head).await.into_parts();
+        let (answer, body) = admin.handle(&head, Full::default()).await.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let mut echo = head;
         echo.headers = answer.headers;
@@ -182,9 +235,9 @@ mod tests {
     async fn other_hosts_and_other_origins_are_refused() {
         let admin = admin(None);
         let foreign = Request::get("/metrics").header("host", "evil.com:8081").body(()).unwrap().into_parts().0;
-        assert_eq!(admin.handle(&foreign).await.status(), StatusCode::MISDIRECTED_REQUEST);
+        assert_eq!(admin.handle(&foreign, Full::default()).await.status(), StatusCode::MISDIRECTED_REQUEST);
         let none = Request::get("/livez").body(()).unwrap().into_parts().0;
-        assert_eq!(admin.handle(&none).await.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(admin.handle(&none, Full::default()).await.status(), StatusCode::BAD_REQUEST);
         let (status, _, echo) = ask(&admin, "GET", "/metrics", &[("origin", "http://localhost:3000")]).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
         assert!(echo.headers.keys().all(|name| !name.as_str().starts_with("access-control-")));

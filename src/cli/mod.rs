@@ -7,6 +7,7 @@ mod check;
 mod clients;
 mod completions;
 mod config;
+mod explain;
 mod keys;
 mod login;
 #[cfg(feature = "sandbox")]
@@ -66,6 +67,12 @@ enum Verb {
     /// The operator's view of grants: states, expiries, scopes, never a secret
     #[command(subcommand)]
     Accounts(Accounts),
+    /// Says what a request would meet: client, account, rule, grant, scopes, verdict; sends nothing
+    ///
+    /// Works on the store, beside a running server or without one. Nothing is asked of the provider or the upstream and nothing is
+    /// written, so what the provider would answer to a refresh stays open. Exit code 0: it is explained, also where the request would be
+    /// refused.
+    Explain(explain::Explain),
     /// Calling applications
     #[command(subcommand)]
     Clients(Clients),
@@ -231,6 +238,7 @@ pub fn run() -> ExitCode {
         Verb::Completions { shell } => completions::run::<CommandLine>(shell),
         Verb::Version { format } => version::run(format),
         Verb::Serve => serve::run(&source),
+        Verb::Explain(wanted) => explain::run(&source, &wanted),
         Verb::Accounts(verb) => accounts::run(&source, &verb),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(wanted) => sandbox::run(&wanted),

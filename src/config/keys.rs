@@ -230,6 +230,12 @@ const UPSTREAM: Keys = &[
         Optional("https://graph.microsoft.com"),
         "an origin; default for graph: its root in the provider's cloud",
     ),
+    key(
+        "kind",
+        Choice(&["graph", "rest"], &[]),
+        Optional("graph"),
+        "graph: Microsoft Graph, with $batch and workloads; rest: any API; default: graph where the name or the url is Graph's, else rest",
+    ),
     key("provider", Text, Optional("entra"), "whose tokens it takes; default: the only provider"),
     key("scopes", List, Optional("User.Read"), "asked for at sign-in; default for graph: User.Read"),
     key(
@@ -237,6 +243,12 @@ const UPSTREAM: Keys = &[
         List,
         Optional("https://graph.microsoft.com/.default"),
         "for clients with identity = \"app\"; default for entra: the API's /.default, else scopes",
+    ),
+    key(
+        "rewrite_links",
+        Flag,
+        Default("true"),
+        "links in answers and requests, $batch members included, are turned between its origin and what the client used",
     ),
     key(
         "ca_file",
@@ -253,6 +265,14 @@ const UPSTREAM: Keys = &[
     key("timeout", Duration, Default("100s"), "until the first byte of the answer"),
     key("connect_timeout", Duration, Default("5s"), "for name, connection and TLS together"),
     key("idle_timeout", Duration, Default("60s"), "without a byte in either direction"),
+    key("throttling", Table(THROTTLING), Optional(""), "What happens when it throttles."),
+];
+
+const THROTTLING: Keys = &[
+    key("patience", Duration, Default("10s"), "from its beginning, a request is kept waiting no longer"),
+    key("mailbox_concurrent", Integer, Default("4"), "graph: requests at a time for each mailbox; 0: no limit"),
+    key("queue", Integer, Default("64"), "graph: requests that wait for one mailbox or pause; past it: throttled"),
+    key("retry_budget", Number, Default("0.2"), "retries as a part of all requests, besides ten a second"),
 ];
 
 const CLIENT: Keys = &[

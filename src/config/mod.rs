@@ -254,6 +254,7 @@ pub enum Rotation {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub name: String,
+    pub kind: UpstreamKind,
     /// An origin, no path.
     pub url: Url,
     pub provider: String,
@@ -261,6 +262,8 @@ pub struct Upstream {
     pub scopes: Vec<String>,
     /// What a client with `identity = "app"` gets, such as `https://graph.microsoft.com/.default`.
     pub app_scopes: Vec<String>,
+    /// Links are turned between the upstream's origin and what the client used.
+    pub rewrite_links: bool,
     pub ca_pem: Option<String>,
     pub http: HttpVersion,
     /// Until the upstream's first byte of an answer.
@@ -268,6 +271,34 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// Without a byte in either direction.
     pub idle_timeout: Duration,
+    pub throttling: Throttling,
+}
+
+/// What an upstream is, beyond an API that takes tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// Microsoft Graph: with `$batch`, and with workloads that are throttled each on its own.
+    Graph,
+    Rest,
+}
+
+/// `[upstreams.NAME.throttling]`: how requests fare when the upstream has enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Throttling {
+    /// From a request's beginning: longer than this nobody is kept waiting.
+    pub patience: Duration,
+    /// Requests at a time for a mailbox; `None`: no limit.
+    pub mailbox_concurrent: Option<usize>,
+    /// Requests that wait at one gate.
+    pub queue: usize,
+    /// Retries as a part of all requests.
+    pub retry_budget: f64,
+}
+
+impl Default for Throttling {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(10), mailbox_concurrent: Some(4), queue: 64, retry_budget: 0.2 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

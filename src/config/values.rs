@@ -60,6 +60,17 @@ pub fn positive_number(value: &Value) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be more than 0".into()) }
 }
 
+/// A part of a whole: 0 to 1.
+pub fn fraction(value: &Value) -> Result<f64, String> {
+    match value {
+        Value::Integer(0) => Ok(0.0),
+        Value::Integer(1) => Ok(1.0),
+        Value::Number(number) if (0.0..=1.0).contains(number) => Ok(*number),
+        Value::Integer(_) | Value::Number(_) => Err("must be from 0 to 1".into()),
+        other => Err(format!("must be a number, not {}", other.described())),
+    }
+}
+
 pub fn path(value: &Value) -> Result<PathBuf, String> {
     filled(value).map(PathBuf::from)
 }
@@ -314,6 +325,16 @@ mod tests {
             let error = safe_origin(wrong).expect_err(wrong);
             assert!(!error.contains("u:p"), "{error}");
         }
+    }
+
+    #[test]
+    fn fractions() {
+        assert_eq!(fraction(&Value::Number(0.25)), Ok(0.25));
+        assert_eq!((fraction(&Value::Integer(0)), fraction(&Value::Integer(1))), (Ok(0.0), Ok(1.0)));
+        for wrong in [Value::Number(-0.1), Value::Number(1.1), Value::Number(f64::NAN), Value::Integer(20)] {
+            assert_eq!(fraction(&wrong), Err("must be from 0 to 1".to_owned()), "{}", wrong.described());
+        }
+        assert!(fraction(&Value::Flag(true)).is_err());
     }
 
     #[test]

@@ -61,6 +61,18 @@ pub struct Waiting {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabel {
+    pub upstream: Name,
+}
+
+/// Never the account: there may be very many.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AtGate {
+    pub upstream: Name,
+    pub workload: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SideLabel {
     pub side: Side,
 }
@@ -76,6 +88,12 @@ pub struct Name(pub Arc<str>);
 impl From<&str> for Name {
     fn from(name: &str) -> Self {
         Self(name.into())
+    }
+}
+
+impl AtGate {
+    pub fn new(upstream: &Arc<str>, workload: &'static str) -> Self {
+        Self { upstream: Name(upstream.clone()), workload }
     }
 }
 

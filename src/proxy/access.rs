@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::PeerAddress;
-use super::error::Kind;
+use super::error::{Kind, Refusal};
+use super::gates::Place;
 use super::limits::Pass;
 use crate::clock::{Clock, Moment};
 use crate::config::AccessLog;
@@ -25,11 +26,13 @@ pub struct Access {
     pub upstream_took: Option<Duration>,
     /// Kept until the answer is done.
     pub passes: [Option<Pass>; 2],
+    /// Likewise: at the gate of the upstream's workload.
+    pub place: Option<Place>,
+    pub started: Moment,
     method: Method,
     path: String,
     request_id: String,
     peer: PeerAddress,
-    started: Moment,
     status: StatusCode,
     bytes: u64,
     broke_off: Option<String>,
@@ -55,11 +58,12 @@ impl Access {
             attempts: 0,
             upstream_took: None,
             passes: [None, None],
+            place: None,
+            started: clock.moment(),
             method: head.method.clone(),
             path: if log == AccessLog::Path { head.uri.path().to_owned() } else { String::new() },
             request_id: request_id.to_owned(),
             peer,
-            started: clock.moment(),
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes: 0,
             broke_off: None,
@@ -98,6 +102,18 @@ pub fn account(subject: &Subject) -> Cow<'_, str> {
         Subject::User(alias) => alias.as_str().into(),
         Subject::App => "app".into(),
         Subject::OnBehalfOf(user) => format!("obo:{}", user.name.as_deref().unwrap_or(&user.subject)).into(),
+    }
+}
+
+/// How much of a refusal's message is logged: a member of a batch may have any length.
+const LONGEST_REASON: usize = 300;
+
+/// For the audit log: what a client was denied, and by which rule of the configuration. Only `because` names the member of a batch.
+pub fn denied(refusal: &Refusal, client: &str, subject: &Subject, method: &Method, path: &str) {
+    if refusal.kind == Kind::PolicyDenied {
+        let (account, rule) = (account(subject), refusal.rule.as_deref().unwrap_or(&refusal.message));
+        let because: String = refusal.message.chars().take(LONGEST_REASON).collect();
+        tracing::info!(target: "bearerd::audit", event = "policy_denied", client, account = &*account, %method, path, rule, because);
     }
 }
 

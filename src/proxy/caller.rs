@@ -41,6 +41,8 @@ pub struct Client {
     pub gate: ClientGate,
     pub identity: Identity,
     pub accounts: Accounts,
+    /// How it proves itself, for people to read.
+    pub proof: String,
 }
 
 /// All clients, found by what they present.
@@ -51,6 +53,8 @@ pub struct Clients {
     bearers: Arc<Bearers>,
     by_name: HashMap<String, Arc<Client>>,
     by_uid: HashMap<u32, Arc<Client>>,
+    /// In the order of the configuration.
+    all: Vec<Arc<Client>>,
 }
 
 /// What a request presents.
@@ -81,9 +85,10 @@ impl Clients {
         });
         let passwords = Arc::new(Passwords::new(hashes.collect(), tasks.clone()));
         let (mut by_key, mut by_name, mut by_uid) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (mut by_password, mut verifiers) = (Vec::new(), Vec::new());
+        let (mut by_password, mut verifiers, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (at, config) in clients.iter().enumerate() {
             let client = Arc::new(Client::new(config));
+            all.push(Arc::clone(&client));
             match &config.credential {
                 ClientCredential::KeyDigest(digest) => {
                     by_key.insert(*digest, client);
@@ -102,7 +107,12 @@ impl Clients {
             }
         }
         let bearers = Arc::new(Bearers::new(verifiers, clock.clone(), tasks));
-        Ok(Self { by_key, passwords, by_password, bearers, by_name, by_uid })
+        Ok(Self { by_key, passwords, by_password, bearers, by_name, by_uid, all })
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<Client>] {
+        &self.all
     }
 
     /// The client behind a request: by what it presents, else by its connection. A wrong password, `X-Api-Key` or token of an issuer that
@@ -188,7 +198,21 @@ impl Client {
             gate: ClientGate::new(config.limits),
             identity: config.identity,
             accounts: Accounts::new(&config.accounts),
+            proof: proof(&config.credential),
         }
+    }
+}
+
+fn proof(credential: &ClientCredential) -> String {
+    match credential {
+        ClientCredential::KeyDigest(_) => "a key of ours".to_owned(),
+        ClientCredential::PasswordHash(_) => "a password, by Basic".to_owned(),
+        ClientCredential::MtlsSan(name) => format!("a client certificate for {name}"),
+        ClientCredential::PeerUid(uid) => format!("a Unix socket's peer with user id {uid}"),
+        ClientCredential::Jwt(issuer) => match &issuer.account_claim {
+            Some(claim) => format!("a token of {}, whose {claim} names an account", issuer.issuer),
+            None => format!("a token of {}", issuer.issuer),
+        },
     }
 }
 

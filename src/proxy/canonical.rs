@@ -1,54 +1,112 @@
 //! The one form of a path that rules are matched against, as Graph reads it. Pure.
 //!
-//! A path whose segments could be read in two ways has no canonical form, and is refused for everybody.
+//! A path that could be read in two ways has no canonical form, and is refused for everybody. One that only a reader with rules could
+//! misread has one, and a doubt with it. What goes out is the path as it came.
+
+mod keys;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// An action or function may be called by its full name.
-const NAMESPACE: &str = "/microsoft.graph.";
+pub(super) use self::keys::plainly;
+use super::error::{Kind, Refusal};
 
-/// The one form of a path that rules are matched against: percent-decoded once, lower case, `name('key')` as `name/key`, names without
-/// Graph's namespace (`microsoft.graph.sendMail`), no slash at the end. `None`: the path could be read in two ways.
-pub fn canonical(path: &str) -> Option<Cow<'_, str>> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-$".contains(&byte);
-    let decoded = if path.bytes().all(plain) {
-        Cow::Borrowed(path)
-    } else {
-        let decoded = percent_decode_str(path).decode_utf8().ok()?;
-        if hides_structure(path, &decoded) {
-            return None;
-        }
-        Cow::Owned(decoded.to_lowercase())
-    };
-    let body = decoded.strip_prefix('/')?;
-    let body = body.strip_suffix('/').unwrap_or(body);
-    let ambiguous = |segment: &str| {
-        let name = segment.split(';').next().unwrap_or_default();
-        segment.is_empty() || name == "." || name == ".."
-    };
-    if !body.is_empty() && body.split('/').any(ambiguous) || decoded.contains(['\\', '\0', '\r', '\n']) {
-        return None;
-    }
-    let keys = match decoded {
-        Cow::Owned(text) if text.contains('(') => Cow::Owned(keys_as_segments(&text)),
-        other => other,
-    };
-    let names = if keys.contains(NAMESPACE) { Cow::Owned(without_namespace(&keys)) } else { keys };
-    Some(without_end_slash(names))
+/// The canonical form of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Canonical<'p> {
+    pub text: Cow<'p, str>,
+    /// Why rules can't be asked about it.
+    pub doubt: Option<Unclear>,
 }
 
-/// `/me/microsoft.graph.sendMail` as `/me/sendMail`, in any case.
-pub(super) fn without_namespace(path: &str) -> String {
-    let lower = path.to_ascii_lowercase();
-    let mut plain = String::with_capacity(path.len());
-    let mut at = 0;
-    for (start, _) in lower.match_indices(NAMESPACE) {
-        plain.push_str(&path[at..=start]);
-        at = start + NAMESPACE.len();
+/// What makes a path ambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unclear {
+    #[error("no slash at its beginning")]
+    NoSlash,
+    #[error("a percent sign that begins no escape")]
+    Percent,
+    #[error("an encoded slash")]
+    EncodedSlash,
+    #[error("an encoded backslash")]
+    EncodedBackslash,
+    #[error("a backslash")]
+    Backslash,
+    #[error("a doubled encoding")]
+    DoubledEncoding,
+    #[error("bytes that are not UTF-8")]
+    NotUtf8,
+    #[error("a control character")]
+    Control,
+    #[error("a character that may count as a slash, a backslash or a dot")]
+    Lookalike,
+    #[error("a dot segment")]
+    DotSegment,
+    #[error("an empty segment")]
+    EmptySegment,
+    #[error("a key that may count as several segments")]
+    Key,
+}
+
+/// Percent-decoded once, in lower case, `name('key')` as `name/key`, `name()` as `name`, names without Graph's namespace
+/// (`microsoft.graph.sendMail`), no slash at the end.
+pub fn canonical(path: &str) -> Result<Canonical<'_>, Unclear> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-$".contains(&byte);
+    let decoded = if path.bytes().all(plain) { Cow::Borrowed(path) } else { Cow::Owned(decoded(path)?) };
+    // File names have such characters, and Graph takes them for what they are.
+    let has_lookalike = !decoded.is_ascii() && decoded.contains(is_lookalike);
+    if !decoded.starts_with('/') {
+        return Err(Unclear::NoSlash);
     }
-    plain + &path[at..]
+    let is_root = decoded.len() == 1;
+    let named = match without_end_slash(decoded) {
+        text if keys::has_any(&text) => Cow::Owned(keys::as_segments(&text)?),
+        text => text,
+    };
+    if !is_root {
+        named[1..].split('/').try_for_each(clear)?;
+    }
+    Ok(Canonical { text: named, doubt: has_lookalike.then_some(Unclear::Lookalike) })
+}
+
+impl<'p> Canonical<'p> {
+    /// Where rules may be asked about it.
+    pub fn certain(self) -> Result<Cow<'p, str>, Unclear> {
+        self.doubt.map_or(Ok(self.text), Err)
+    }
+
+    /// Whether it is the content of something: a JSON file is its owner's, links and all.
+    pub fn is_file(&self) -> bool {
+        self.text.ends_with("/$value") || self.text.ends_with("/content")
+    }
+}
+
+/// How a careless server may read a canonical path: segments without parameters (`;x=1`) and without dots and spaces at their ends, or spaces at
+/// their beginnings.
+/// `None`: in no other way.
+pub(super) fn careless(path: &str) -> Option<String> {
+    let differs = |segment: &str| name_of(segment).len() != segment.len();
+    if !path.contains([';', '.', ' ']) && path.is_ascii() || !path.split('/').any(differs) {
+        return None;
+    }
+    Some(path.split('/').map(name_of).collect::<Vec<_>>().join("/"))
+}
+
+/// Upper and lower case as one, as ordinal comparisons without regard to case see it: never one character for several.
+pub(super) fn folded(c: char) -> char {
+    if c.is_ascii() {
+        return c.to_ascii_lowercase();
+    }
+    // The letters that such comparisons leave alone though Unicode pairs them with ASCII.
+    if matches!(c, 'ı' | 'ſ') {
+        return c;
+    }
+    let upper = only(c.to_uppercase()).unwrap_or(c);
+    let lower = only(upper.to_lowercase()).unwrap_or(upper);
+    if only(lower.to_uppercase()) == Some(upper) { lower } else { upper }
 }
 
 /// Graph takes `/me/` for `/me`.
@@ -63,91 +121,73 @@ pub(super) fn without_end_slash(path: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// `name('key')` and `name(id='key')` as `name/key`, which mean the same to Graph. Functions of several parameters stay as they are.
-pub(super) fn keys_as_segments(path: &str) -> String {
-    let mut plain = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('(') {
-        plain.push_str(before);
-        let unnamed = after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        let quoted = if unnamed.len() == after.len() { after.strip_prefix('\'') } else { unnamed.strip_prefix("='") };
-        match quoted.and_then(|quoted| quoted.split_once("')")) {
-            Some((key, left)) if !key.contains("',") => {
-                plain.push('/');
-                plain.push_str(key);
-                rest = left;
-            }
-            _ => {
-                plain.push('(');
-                rest = after;
-            }
+fn decoded(path: &str) -> Result<String, Unclear> {
+    for (at, _) in path.match_indices('%') {
+        match escape(&path.as_bytes()[at + 1..]) {
+            None => return Err(Unclear::Percent),
+            Some(b'/') => return Err(Unclear::EncodedSlash),
+            Some(b'\\') => return Err(Unclear::EncodedBackslash),
+            Some(_) => {}
         }
     }
-    plain + rest
-}
-
-/// Escapes that a further decoding would turn into structure. Plain `%2e` is none in a `path` that is decoded here anyway.
-fn hides_structure(path: &str, decoded: &str) -> bool {
-    let escaped = |text: &str, codes: &[&str]| {
-        let lower = text.to_ascii_lowercase();
-        lower.match_indices('%').any(|(at, _)| {
-            let nested = lower[at + 1..].trim_start_matches("25");
-            codes.iter().any(|code| nested.starts_with(code))
-        })
+    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| Unclear::NotUtf8)?;
+    for (at, _) in decoded.match_indices('%') {
+        let rest = &decoded.as_bytes()[at + 1..];
+        let unicode = rest.first().is_some_and(|u| u.eq_ignore_ascii_case(&b'u'));
+        if escape(rest).is_some() || unicode && escape(&rest[1..]).is_some() {
+            return Err(Unclear::DoubledEncoding);
+        }
+    }
+    let judged = |c: char| match c {
+        '\\' => Err(Unclear::Backslash),
+        c if c.is_control() => Err(Unclear::Control),
+        c => Ok(folded(c)),
     };
-    escaped(path, &["2f", "5c", "00"]) || escaped(decoded, &["2f", "5c", "00", "2e"])
+    decoded.chars().map(judged).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The byte that two hex digits stand for.
+fn escape(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+}
 
-    #[test]
-    fn paths_that_can_be_read_in_two_ways_have_no_canonical_form() {
-        for path in [
-            "/v1.0/me/../users",
-            "/v1.0/me/%2e%2e/users",
-            "/v1.0/me/.%2e/users",
-            "/v1.0/me/..%2fusers",
-            "/v1.0/me/..;/users",
-            "/v1.0/me/..;x=1/users",
-            "/v1.0//users",
-            "/v1.0/me%5c..%5cusers",
-            "/v1.0/me\\users",
-            "/v1.0/me/%252e%252e/users",
-            "/v1.0/me%00",
-            "/v1.0/me%2Fusers",
-            "/v1.0/me%252fusers",
-            "/v1.0/me%25252Fusers",
-            "/v1.0/./me",
-            "/v1.0/me/%2E",
-            "/v1.0/%ff",
-            "/v1.0/me%0d%0a",
-            "v1.0/me",
-            "/v1.0/me/%25%32%65%25%32%65/users",
-            "/v1.0/me/%25%32%66users",
-            "/v1.0/me/%%32%66users",
-        ] {
-            assert_eq!(canonical(path), None, "{path}");
-        }
+/// Characters that compatibility normalisation (NFKC) or a narrower alphabet turns into a slash, a backslash or a dot.
+fn is_lookalike(c: char) -> bool {
+    let slashes = matches!(
+        c,
+        '\u{2044}' | '\u{2100}' | '\u{2101}' | '\u{2105}' | '\u{2106}' | '\u{2215}' | '\u{29f8}' | '\u{ff0f}'
+    );
+    let backslashes = matches!(c, '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{fe68}' | '\u{ff3c}');
+    slashes || backslashes || matches!(c, '\u{2024}' | '\u{fe52}' | '\u{ff0e}')
+}
+
+/// A segment of a canonical path is never one that a reader may skip or follow upwards.
+fn clear(segment: &str) -> Result<(), Unclear> {
+    match name_of(segment) {
+        "" if segment.contains(is_dot) => Err(Unclear::DotSegment),
+        "" => Err(Unclear::EmptySegment),
+        _ => Ok(()),
     }
+}
 
-    #[test]
-    fn odd_but_clear_paths_have_one() {
-        for (path, expected) in [
-            ("/v1.0/me", "/v1.0/me"),
-            ("/v1.0/ME/Messages/", "/v1.0/me/messages"),
-            ("/v1.0/users('x')/messages", "/v1.0/users/x/messages"),
-            ("/v1.0/users(%27x%27)", "/v1.0/users/x"),
-            ("/v1.0/users(id='x')/messages", "/v1.0/users/x/messages"),
-            ("/v1.0/me/f(a='x',b='y')", "/v1.0/me/f(a='x',b='y')"),
-            ("/v1.0/me/drive/root:/a%20(1).txt", "/v1.0/me/drive/root:/a (1).txt"),
-            ("/v1.0/me/drive/root:/a%20b.txt:/content", "/v1.0/me/drive/root:/a b.txt:/content"),
-            ("/v1.0/me/messages/AAMk%3D%21", "/v1.0/me/messages/aamk=!"),
-            ("/v1.0/%24batch", "/v1.0/$batch"),
-            ("/v1.0/100%25", "/v1.0/100%"),
-        ] {
-            assert_eq!(canonical(path).as_deref(), Some(expected), "{path}");
-        }
+/// What a careless reader leaves of a segment.
+pub(super) fn name_of(segment: &str) -> &str {
+    let name = segment.split(';').next().unwrap_or_default();
+    name.trim_end_matches(|c: char| is_dot(c) || c.is_whitespace()).trim_start()
+}
+
+/// A dot, or what is several dots in one character: in names that is common enough, alone it is not.
+fn is_dot(c: char) -> bool {
+    matches!(c, '.' | '\u{2025}' | '\u{2026}' | '\u{fe19}' | '\u{fe30}')
+}
+
+fn only(mut chars: impl Iterator<Item = char>) -> Option<char> {
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+impl From<Unclear> for Refusal {
+    fn from(unclear: Unclear) -> Self {
+        Kind::BadRequest.because(format!("the path can be read in two ways: it has {unclear}"))
     }
 }

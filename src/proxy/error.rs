@@ -15,7 +15,7 @@ use crate::vault::LeaseError;
 
 pub const BEARERD_ERROR: HeaderName = HeaderName::from_static("bearerd-error");
 const BEARERD_SIGNIN_URL: HeaderName = HeaderName::from_static("bearerd-signin-url");
-const BEARERD_MAYBE_EXECUTED: HeaderName = HeaderName::from_static("bearerd-maybe-executed");
+pub const BEARERD_MAYBE_EXECUTED: HeaderName = HeaderName::from_static("bearerd-maybe-executed");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The rows of the table.
@@ -49,6 +49,8 @@ pub enum Kind {
 pub struct Refusal {
     pub kind: Kind,
     pub message: String,
+    /// The rule that decided. For the log only.
+    pub rule: Option<Box<str>>,
     pub retry_after: Option<Duration>,
     pub signin_url: Option<String>,
     /// A challenge of the scheme Bearer, for callers who prove themselves by a token: they can do something about it.
@@ -60,6 +62,31 @@ pub struct Refusal {
 }
 
 impl Kind {
+    /// Each has its page in `docs/errors/`.
+    pub const ALL: [Self; 21] = [
+        Self::ClientUnauthenticated,
+        Self::AccountAmbiguous,
+        Self::AccountForbidden,
+        Self::SigninRequired,
+        Self::PolicyDenied,
+        Self::AppCredentialInvalid,
+        Self::ProviderMisconfigured,
+        Self::ProviderUnavailable,
+        Self::StoreUnavailable,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTimeout,
+        Self::Throttled,
+        Self::Overloaded,
+        Self::HostNotAllowed,
+        Self::CrossSiteRefused,
+        Self::BadRequest,
+        Self::HeadersTooLarge,
+        Self::UriTooLong,
+        Self::BodyTooLarge,
+        Self::NotFound,
+        Self::InternalError,
+    ];
+
     /// (value of `Bearerd-Error`, status, error type of RFC 9209)
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
@@ -99,10 +126,16 @@ impl Kind {
         self.row().1
     }
 
+    /// The error type of RFC 9209 in `Proxy-Status`.
+    pub fn proxy_error(self) -> &'static str {
+        self.row().2
+    }
+
     pub fn because(self, message: impl Into<String>) -> Refusal {
         Refusal {
             kind: self,
             message: message.into(),
+            rule: None,
             retry_after: None,
             signin_url: None,
             bearer: None,

@@ -4,6 +4,7 @@
 //! all. Past either it streams on and can't be replayed. Only the newest attempt reads; an older one that is still being sent
 //! fails, so that no two attempts share what the client sends.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::error::{Kind, Refusal};
 use crate::clock::{Clock, Moment};
 
 /// What bodies may take of memory.
@@ -27,6 +29,12 @@ pub struct Caps {
     pub longest: Option<u64>,
 }
 
+/// What one request takes of the common budget besides its body; given back when dropped.
+pub struct Reserved<'c> {
+    caps: &'c Caps,
+    bytes: usize,
+}
+
 /// The body of one request, for as many attempts as it takes.
 pub struct Replay(Option<Arc<Shared>>);
 
@@ -38,8 +46,11 @@ struct Shared {
 }
 
 struct State {
-    source: Incoming,
+    /// `None`: the whole is in `kept`.
+    source: Option<Incoming>,
     ended: bool,
+    /// Read before, and not kept: for the next attempt only.
+    ahead: VecDeque<Bytes>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     /// All that came so far is in `kept`.
@@ -69,14 +80,59 @@ pub enum ReplayError {
     Superseded,
 }
 
+impl From<ReplayError> for Refusal {
+    fn from(error: ReplayError) -> Self {
+        let kind = if matches!(error, ReplayError::TooLong) { Kind::BodyTooLarge } else { Kind::BadRequest };
+        kind.because(error.to_string())
+    }
+}
+
+impl Caps {
+    pub fn reserved(&self) -> Reserved<'_> {
+        Reserved { caps: self, bytes: 0 }
+    }
+
+    /// Takes `bytes` of the common budget, if they are there.
+    fn reserve(&self, bytes: usize) -> bool {
+        let take = |left: usize| left.checked_sub(bytes);
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+}
+
+impl Reserved<'_> {
+    /// `false`: there is no room.
+    pub fn more(&mut self, bytes: usize) -> bool {
+        let taken = self.caps.reserve(bytes);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.caps.budget.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Replay {
     pub fn new(source: Incoming, caps: &Caps, clock: &Clock) -> Self {
         if source.is_end_stream() {
             return Self(None);
         }
+        let exact = source.size_hint().exact();
+        Self::begun(exact, Some(source), Vec::new(), caps, clock)
+    }
+
+    /// A body of ours, in place of the client's.
+    pub fn of(body: Bytes, caps: &Caps, clock: &Clock) -> Self {
+        Self::begun(Some(body.len() as u64), None, vec![body], caps, clock)
+    }
+
+    fn begun(exact: Option<u64>, source: Option<Incoming>, kept: Vec<Bytes>, caps: &Caps, clock: &Clock) -> Self {
         let state = State {
-            ended: false,
-            kept: Vec::new(),
+            ended: source.is_none(),
+            ahead: VecDeque::new(),
+            kept,
             kept_bytes: 0,
             complete: true,
             seen: 0,
@@ -86,7 +142,6 @@ impl Replay {
             failure: None,
             source,
         };
-        let exact = state.source.size_hint().exact();
         Self(Some(Arc::new(Shared { exact, clock: clock.clone(), caps: caps.clone(), state: Mutex::new(state) })))
     }
 
@@ -132,22 +187,40 @@ impl Replay {
         self.0.as_ref().and_then(|shared| shared.state().failure.clone())
     }
 
-    /// Reads the body to its end, at most `limit` bytes of it, and keeps it. `None`: it is longer, or can't be kept. The client
-    /// may be silent for `silence`.
+    /// Reads the body to its end, at most `limit` bytes of it, and keeps it. `None`: it is longer, or can't be kept; the next attempt sends
+    /// all of it, as ever. The client may be silent for `silence`.
     pub async fn read_all(&self, limit: usize, silence: Duration) -> Result<Option<Bytes>, ReplayError> {
         use http_body_util::BodyExt;
+        let Some(shared) = &self.0 else { return Ok(Some(Bytes::new())) };
+        if shared.exact.is_some_and(|exact| exact > limit.min(shared.caps.each) as u64) {
+            return Ok(None);
+        }
         let mut body = self.attempt();
-        let mut all = Vec::new();
+        let mut read = VecDeque::new();
+        let mut length = 0;
         let silent = || ReplayError::Client(format!("nothing came for {} s", silence.as_secs()));
         while let Some(frame) = tokio::time::timeout(silence, body.frame()).await.map_err(|_| silent())? {
             if let Ok(data) = frame?.into_data() {
-                all.extend_from_slice(&data);
-                if all.len() > limit {
+                length += data.len();
+                read.push_back(data);
+                let mut state = shared.state();
+                if !state.complete {
+                    state.ahead = read;
+                    return Ok(None);
+                }
+                if length > limit {
                     return Ok(None);
                 }
             }
         }
-        Ok(self.can_repeat().then(|| all.into()))
+        Ok(Some(
+            read.into_iter()
+                .fold(Vec::with_capacity(length), |mut all, data| {
+                    all.extend_from_slice(&data);
+                    all
+                })
+                .into(),
+        ))
     }
 }
 
@@ -165,17 +238,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `bytes` of the common budget, if they are there.
-    fn reserve(&self, bytes: usize) -> bool {
-        let take = |left: usize| left.checked_sub(bytes);
-        self.caps.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-
     fn keep(&self, state: &mut State, data: &Bytes) {
         if !state.complete {
             return;
         }
-        if state.kept_bytes + data.len() <= self.caps.each && self.reserve(data.len()) {
+        if state.kept_bytes + data.len() <= self.caps.each && self.caps.reserve(data.len()) {
             state.kept.push(data.clone());
             state.kept_bytes += data.len();
         } else {
@@ -218,11 +285,17 @@ impl Body for ReplayBody {
             self.sent += data.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        if let Some(data) = state.ahead.pop_front() {
+            state.progress = shared.clock.moment();
+            self.sent += data.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         loop {
-            if state.ended {
+            let ended = state.ended;
+            let Some(source) = state.source.as_mut().filter(|_| !ended) else {
                 return Poll::Ready(None);
-            }
-            let failure = match Pin::new(&mut state.source).poll_frame(cx) {
+            };
+            let failure = match Pin::new(source).poll_frame(cx) {
                 Poll::Pending => {
                     state.reader = Some(cx.waker().clone());
                     return Poll::Pending;
@@ -267,5 +340,20 @@ impl Body for ReplayBody {
                 None => SizeHint::default(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_given_back_and_never_more_than_there_is() {
+        let caps = Caps { each: 1, budget: Arc::new(AtomicUsize::new(10)), longest: None };
+        let mut first = caps.reserved();
+        assert!(first.more(6) && !first.more(5) && first.more(4));
+        assert!(!caps.reserved().more(1));
+        drop(first);
+        assert!(caps.reserved().more(10));
     }
 }

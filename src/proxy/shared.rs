@@ -5,26 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use url::Url;
 
 use super::caller::Clients;
 use super::error::{self, Kind, Refusal};
+use super::gates::Gates;
 use super::limits::{self, Counter, Pass};
 use super::replay::{Caps, Replay};
 use super::reply::ReplyBody;
 use super::route::Routes;
 use super::upstream::{Template, TemplateError};
-use super::{Peer, outbound, policy};
+use super::{Peer, outbound};
 use crate::account::Alias;
 use crate::clock::Clock;
 use crate::config::{self, AccessLog, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
 use crate::vault::{UpstreamId, Vault};
-
-/// A `$batch` is at most 20 requests; what is longer than this is not looked into.
-const LONGEST_BATCH: usize = 4 << 20;
 
 /// Makes a sign-in link for an account that needs one.
 pub trait SigninLinks: Send + Sync {
@@ -37,7 +37,10 @@ pub struct Shared {
     pub(super) routes: Routes,
     pub(super) templates: Vec<(Arc<Template>, UpstreamId)>,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) own_origins: Vec<String>,
+    /// The origin of `server.public_url`, and those of the upstreams in their order.
+    pub(super) public_origin: String,
+    pub(super) upstream_origins: Vec<String>,
+    pub(super) gates: Gates,
     pub(super) vault: Vault,
     pub(super) links: Arc<dyn SigninLinks>,
     pub(super) limits: ServerLimits,
@@ -71,18 +74,20 @@ impl Shared {
                 templates.push((Arc::new(Template::new(config, &clock, &metrics)?), id));
             }
         }
+        let gates = Gates::new(templates.iter().map(|(template, _)| &template.config), &clock, &metrics);
         let names: Vec<String> = upstreams.keys().cloned().collect();
-        let own_origins = std::iter::once(&server.public_url).chain(upstreams.values().map(|upstream| &upstream.url));
         Ok(Self {
             clients,
             routes: Routes {
                 root: names.iter().position(|name| name == "graph").or((names.len() == 1).then_some(0)),
-                hosts: upstreams.values().filter_map(|upstream| upstream.url.host_str().map(str::to_owned)).collect(),
+                hosts: upstreams.values().map(|upstream| selecting(&upstream.url, &server.public_url)).collect(),
                 names,
             },
             templates,
             hosts,
-            own_origins: own_origins.map(|url| url.origin().ascii_serialization()).collect(),
+            public_origin: server.public_url.origin().ascii_serialization(),
+            upstream_origins: upstreams.values().map(|upstream| upstream.url.origin().ascii_serialization()).collect(),
+            gates,
             vault,
             links,
             in_flight: Arc::new(Counter::new(server.limits.requests)),
@@ -131,28 +136,16 @@ impl Shared {
         Ok(host)
     }
 
+    /// A request body of ours, in place of the client's.
+    pub(super) fn body(&self, body: Bytes) -> Replay {
+        Replay::of(body, &self.caps, &self.clock)
+    }
+
     /// The passes of one request: among all, and among its client's.
     pub(super) fn enter(&self, gate: &limits::ClientGate) -> Result<[Option<Pass>; 2], Refusal> {
         let overloaded = || Kind::Overloaded.because("too many requests are under way").after(Duration::from_secs(1));
         let own = gate.enter(self.clock.moment())?;
         Ok([Some(self.in_flight.enter().ok_or_else(overloaded)?), own])
-    }
-
-    /// The body of the batch is read, judged and kept for sending.
-    pub(super) async fn judge_members(
-        &self,
-        policy: &policy::Policy,
-        body: &Replay,
-        path: &str,
-        addressed: Option<String>,
-        silence: Duration,
-    ) -> Result<(), Refusal> {
-        let read =
-            body.read_all(LONGEST_BATCH, silence).await.map_err(|error| Kind::BadRequest.because(error.to_string()))?;
-        let read = read.ok_or_else(|| Kind::BodyTooLarge.because("the $batch is too long to be judged"))?;
-        let version = path.strip_suffix("/$batch").unwrap_or(path);
-        let own: Vec<String> = self.own_origins.iter().cloned().chain(addressed).collect();
-        policy.permit_batch(&read, version, &own)
     }
 
     /// A refusal of the upstream's own that goes through. A 403 is left as it is: nothing tells it apart from any other.
@@ -163,6 +156,11 @@ impl Shared {
         }
         answer
     }
+}
+
+/// The host name that selects an upstream. Not ours, where both are on one machine: what nobody serves must not end at a neighbour.
+fn selecting(upstream: &Url, own: &Url) -> String {
+    upstream.host_str().filter(|host| Some(*host) != own.host_str()).unwrap_or_default().to_owned()
 }
 
 /// Framing that could be read in two ways. hyper has refused most of it; the list of codings is ours to check.

@@ -13,6 +13,8 @@ use crate::vault::Subject;
 
 /// What an application may call itself where it acts for no account.
 const ITSELF: &str = "app";
+/// Where an account is named, in the contract's order.
+const PLACES: [&str; 4] = ["the path", "the Basic user name", "Bearerd-Account", "the token"];
 
 /// Who asks: decided once.
 pub struct Caller {
@@ -39,10 +41,12 @@ impl Caller {
 
     /// For whom the request is. `selectors` in the contract's order: path, Basic user name, `Bearerd-Account`; then the token's claim.
     pub fn subject(&self, selectors: [Option<&str>; 3]) -> Result<Subject, Refusal> {
-        let named = selectors.into_iter().flatten();
         let claimed = self.bearer.as_ref().and_then(|bearer| bearer.account.as_deref());
+        let said = PLACES.into_iter().zip(selectors.into_iter().chain([claimed]));
+        let said = said.filter_map(|(place, name)| Some((place, name?)));
+        let named = selectors.into_iter().flatten();
         match self.client.identity {
-            Identity::User => self.client.accounts.select(named.chain(claimed)).map(Subject::User),
+            Identity::User => self.client.accounts.select(said).map(Subject::User),
             Identity::App => self.alone(named).map(|()| Subject::App),
             Identity::OnBehalfOf => self.user_of_its_token(named, claimed),
         }
@@ -87,18 +91,19 @@ impl Accounts {
         Self { patterns: set.build().unwrap_or_else(|_| GlobSet::empty()), only }
     }
 
-    /// The account that all of `named` name; where none does, the only one.
-    fn select<'s>(&self, mut named: impl Iterator<Item = &'s str>) -> Result<Alias, Refusal> {
-        let Some(first) = named.next() else {
+    /// The account that is named at all the places where one is; where none is, the only one.
+    fn select<'s>(&self, mut named: impl Iterator<Item = (&'static str, &'s str)>) -> Result<Alias, Refusal> {
+        let Some((place, first)) = named.next() else {
             return self.only.clone().ok_or_else(|| {
                 Kind::AccountAmbiguous.because(
                     "name an account: as the Basic user name, in the path (/as/{alias}/...), or in Bearerd-Account",
                 )
             });
         };
-        if named.any(|other| other != first) {
-            return Err(Kind::AccountAmbiguous
-                .because("the path, the Basic user name, Bearerd-Account and the token name different accounts"));
+        if let Some((other, _)) = named.find(|(_, name)| *name != first) {
+            return Err(
+                Kind::AccountAmbiguous.because(format!("different accounts are named by {place} and by {other}"))
+            );
         }
         match Alias::new(first) {
             Ok(alias) if self.patterns.is_match(first) => Ok(alias),
@@ -132,6 +137,8 @@ mod tests {
         assert_eq!(whom(&one, [None, None, None]), Ok("user alice".into()));
         assert_eq!(whom(&one, [Some("alice"), Some("alice"), None]), Ok("user alice".into()));
         assert_eq!(whom(&one, [Some("alice"), Some("bob"), None]), Err(Kind::AccountAmbiguous));
+        let refusal = one.subject([Some("alice"), None, Some("bob")]).unwrap_err();
+        assert_eq!(refusal.message, "different accounts are named by the path and by Bearerd-Account");
         assert_eq!(whom(&one, [None, None, Some("bob")]), Err(Kind::AccountForbidden));
         let many = caller(Identity::User, &["*@contoso.com"]);
         assert_eq!(whom(&many, [None, None, None]), Err(Kind::AccountAmbiguous));

@@ -2,15 +2,12 @@
 //!
 //! A request is sent again only where that is safe: after a 401 (the upstream did nothing), when it never left, or when it may be repeated
 //! by its nature (GET and HEAD). A token is renewed at most once for a request, or twice where a claims challenge follows a plain 401.
+//! Every other repetition needs room in the upstream's budget of retries, and every wait has to fit into the request's patience.
 
 use std::time::Duration;
 
-/// The longest that a request waits for an upstream that throttles, in all; past it the client is told to wait itself.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Where a 429 or 503 says nothing.
-const UNSAID: Duration = Duration::from_secs(1);
 /// Waits for one request.
-const WAITS: u32 = 2;
+const WAITS: u32 = 3;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +46,10 @@ pub struct Facts {
     pub may_retry: bool,
     /// Whether the token was renewed for this request before, and why.
     pub renewed: Renewed,
+    /// Waits before this attempt.
     pub waits: u32,
-    pub waited: Duration,
+    /// The longest that the request may still wait. `None`: the client repeats throttled requests itself.
+    pub left: Option<Duration>,
     /// Attempts that failed without an answer before this one.
     pub failures: u32,
 }
@@ -95,10 +94,18 @@ pub fn decide(facts: &Facts) -> Verdict {
                 (false, false) => Verdict::NewTokenForLater,
             }
         }
-        Outcome::Answer { status: 429 | 503, retry_after, .. } => {
-            let wait = retry_after.unwrap_or(UNSAID);
-            let patient = facts.waits < WAITS && facts.waited + wait <= PATIENCE;
-            if facts.safe && facts.can_repeat && patient { Verdict::Wait(wait) } else { Verdict::Deliver }
+        Outcome::Answer { status: status @ (429 | 503 | 504), retry_after, .. } => {
+            let repeatable = facts.safe && facts.can_repeat && facts.waits < WAITS;
+            let wait = match (status, retry_after) {
+                (_, Some(wait)) => Some(wait),
+                // Some server in between lost its patience, which says nothing of load: one more try, at once.
+                (504, None) => (facts.waits == 0).then_some(Duration::ZERO),
+                (_, None) => Some(unsaid(facts.waits)),
+            };
+            match wait.filter(|wait| repeatable && facts.left.is_some_and(|left| *wait <= left)) {
+                Some(wait) => Verdict::Wait(wait),
+                None => Verdict::Deliver,
+            }
         }
         Outcome::Answer { .. } => Verdict::Deliver,
         Outcome::Failed(failure) => {
@@ -109,6 +116,29 @@ pub fn decide(facts: &Facts) -> Verdict {
                 Failure::NotSent => Verdict::GiveUp { maybe_executed: false },
                 _ => Verdict::GiveUp { maybe_executed: !facts.safe },
             }
+        }
+    }
+}
+
+/// How long to wait where a 429 or 503 does not say it: 1, 2, 4 s.
+pub fn unsaid(waits: u32) -> Duration {
+    Duration::from_secs(1 << waits.min(WAITS))
+}
+
+impl Verdict {
+    /// It is taken from the budget of retries. A new token is not: what was refused for its token has cost the upstream nothing.
+    pub fn is_paid(self) -> bool {
+        matches!(self, Self::Wait(_) | Self::Again)
+    }
+
+    /// What is left to do where the budget is used up.
+    #[must_use]
+    pub fn unpaid(self) -> Self {
+        match self {
+            Self::Wait(_) => Self::Deliver,
+            // It would have done no harm to send it again.
+            Self::Again => Self::GiveUp { maybe_executed: false },
+            other => other,
         }
     }
 }
@@ -124,7 +154,7 @@ mod tests {
         may_retry: true,
         renewed: Renewed::No,
         waits: 0,
-        waited: Duration::ZERO,
+        left: Some(Duration::from_secs(10)),
         failures: 0,
     };
 
@@ -137,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn answers_other_than_401_429_and_503_are_delivered() {
-        for status in (200..600).filter(|status| ![401, 429, 503].contains(status)) {
+    fn answers_other_than_401_and_of_throttling_are_delivered() {
+        for status in (200..600).filter(|status| ![401, 429, 503, 504].contains(status)) {
             assert_eq!(decide(&Facts { outcome: answer(status, Some(1)), ..FACTS }), Verdict::Deliver, "{status}");
         }
     }
@@ -175,15 +205,48 @@ mod tests {
 
     #[test]
     fn only_get_and_head_wait_and_only_for_a_while() {
-        for status in [429, 503] {
+        for status in [429, 503, 504] {
             let facts = Facts { outcome: answer(status, Some(3)), ..FACTS };
             assert_eq!(decide(&facts), Verdict::Wait(Duration::from_secs(3)));
-            assert_eq!(decide(&Facts { safe: false, ..facts }), Verdict::Deliver);
-            assert_eq!(decide(&Facts { waits: 2, ..facts }), Verdict::Deliver);
-            assert_eq!(decide(&Facts { waited: Duration::from_secs(8), ..facts }), Verdict::Deliver);
-            assert_eq!(decide(&Facts { outcome: answer(status, Some(11)), ..facts }), Verdict::Deliver);
-            assert_eq!(decide(&Facts { outcome: answer(status, None), ..facts }), Verdict::Wait(UNSAID));
+            for in_vain in [
+                Facts { safe: false, ..facts },
+                Facts { can_repeat: false, ..facts },
+                Facts { may_retry: false, ..facts },
+                Facts { left: None, ..facts },
+                Facts { waits: WAITS, ..facts },
+                Facts { left: Some(Duration::from_millis(2999)), ..facts },
+                Facts { outcome: answer(status, Some(11)), ..facts },
+            ] {
+                assert_eq!(decide(&in_vain), Verdict::Deliver, "{in_vain:?}");
+            }
+            let at_once = Facts { outcome: answer(status, Some(0)), left: Some(Duration::ZERO), waits: 2, ..facts };
+            assert_eq!(decide(&at_once), Verdict::Wait(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn an_unsaid_wait_doubles_and_a_504_is_tried_once_more() {
+        for (waits, seconds) in [(0, 1), (1, 2), (2, 4)] {
+            for status in [429, 503] {
+                let facts = Facts { outcome: answer(status, None), waits, ..FACTS };
+                assert_eq!(decide(&facts), Verdict::Wait(Duration::from_secs(seconds)));
+                let short = Duration::from_millis(seconds * 1000 - 1);
+                assert_eq!(decide(&Facts { left: Some(short), ..facts }), Verdict::Deliver);
+            }
+        }
+        let facts = Facts { outcome: answer(504, None), ..FACTS };
+        assert_eq!(decide(&facts), Verdict::Wait(Duration::ZERO));
+        assert_eq!(decide(&Facts { waits: 1, ..facts }), Verdict::Deliver);
+        assert_eq!(unsaid(u32::MAX), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn the_budget_pays_for_repetitions_and_not_for_tokens() {
+        assert!(Verdict::Wait(Duration::ZERO).is_paid() && Verdict::Again.is_paid());
+        assert!(!Verdict::NewToken.is_paid() && !Verdict::Deliver.is_paid());
+        assert_eq!(Verdict::Wait(Duration::ZERO).unpaid(), Verdict::Deliver);
+        assert_eq!(Verdict::Again.unpaid(), Verdict::GiveUp { maybe_executed: false });
+        assert_eq!(Verdict::NewToken.unpaid(), Verdict::NewToken);
     }
 
     #[test]

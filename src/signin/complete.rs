@@ -11,8 +11,9 @@ use super::page::{Done, Extras};
 use super::problem::Problem;
 use super::request::Cookie;
 use super::ticket::{self, Purpose, Session, TEN_MINUTES};
-use super::{Answer, Inner, Outcome, invite, scopes};
+use super::{Answer, Inner, Outcome, invite};
 use crate::account::Alias;
+use crate::graph::scopes;
 use crate::oauth::SignedIn;
 use crate::store::Grant;
 

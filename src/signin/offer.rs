@@ -185,15 +185,18 @@ mod tests {
     fn upstream(name: &str, provider: &str, scopes: &[&str]) -> (String, config::Upstream) {
         let upstream = config::Upstream {
             name: name.into(),
+            kind: config::UpstreamKind::Graph,
             url: "https://graph.microsoft.com".parse().unwrap(),
             provider: provider.into(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             app_scopes: Vec::new(),
+            rewrite_links: true,
             ca_pem: None,
             http: config::HttpVersion::Auto,
             timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
+            throttling: config::Throttling::default(),
         };
         (name.into(), upstream)
     }

@@ -2,15 +2,14 @@
 //!
 //! The words are a help to the reader; the raw name always stands beside them, and a scope without words is shown raw.
 
+use crate::graph::scopes::{ALWAYS, short};
+
 /// One line of the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope {
     pub name: String,
     pub words: Option<&'static str>,
 }
-
-/// Added to every sign-in by `oauth`, so they are named with the others.
-const ALWAYS: [&str; 3] = ["openid", "profile", "offline_access"];
 
 /// Two of them are one thing to a reader.
 const WHO_YOU_ARE: &str = "openid profile";
@@ -25,26 +24,6 @@ pub(super) fn describe(configured: &[String]) -> Vec<Scope> {
         }
     }
     scopes
-}
-
-/// What was asked for and not granted. `granted` empty: the provider did not say.
-pub(super) fn missing(asked: &[String], granted: &[String]) -> Vec<String> {
-    let is_in = |name: &str| granted.iter().any(|other| short(other).eq_ignore_ascii_case(short(name)));
-    let is_told = |name: &&String| !is_openid(name) && !name.ends_with(".default");
-    if granted.is_empty() {
-        return Vec::new();
-    }
-    asked.iter().filter(is_told).filter(|name| !is_in(name)).cloned().collect()
-}
-
-/// Providers leave these out of what they say they granted.
-fn is_openid(name: &str) -> bool {
-    ALWAYS.contains(&name) || name == "email"
-}
-
-/// `https://graph.microsoft.com/Mail.Read` -> `Mail.Read`.
-fn short(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
 }
 
 fn words(name: &str) -> Option<&'static str> {
@@ -119,13 +98,5 @@ mod tests {
         assert_eq!(shown, ["https://graph.microsoft.com/Mail.Read", "Odd.Thing", "openid profile", "offline_access"]);
         assert_eq!(scopes[0].words, Some("Read your mail"));
         assert_eq!(scopes[1].words, None);
-    }
-
-    #[test]
-    fn what_was_not_granted() {
-        let asked = names(&["User.Read", "Mail.Read", "offline_access"]);
-        assert_eq!(missing(&asked, &names(&["https://graph.microsoft.com/user.read", "profile"])), ["Mail.Read"]);
-        assert!(missing(&asked, &[]).is_empty());
-        assert!(missing(&names(&["https://graph.microsoft.com/.default"]), &names(&["User.Read"])).is_empty());
     }
 }

@@ -21,6 +21,7 @@ pub use self::grant::{
     Refusal, SignIn, Status, TicketKind, scope_set,
 };
 pub use self::key_file::generate_key;
+pub use self::refresh::Decision;
 use self::sqlite::Sqlite;
 
 mod grant;
@@ -80,6 +81,11 @@ pub enum StoreError {
 }
 
 impl Store {
+    /// Whether there is a store at this place: `open` makes one where there is none.
+    pub fn exists(config: &config::Store) -> bool {
+        sqlite::exists(config)
+    }
+
     /// Opens the store, making it (and its key file) on the first start.
     pub async fn open(config: &config::Store, clock: Clock, tasks: Tasks) -> Result<Self, StoreError> {
         let config = config.clone();
@@ -135,6 +141,18 @@ impl Store {
     /// (provider, state) -> number. States: `active`, `uncertain`, `reauth`, `revoked`.
     pub async fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
         self.run("counts", Sqlite::counts).await
+    }
+
+    /// What `claim` would answer now, and the status that it would leave. Nothing is written.
+    pub async fn would_claim(
+        &self,
+        key: &AccountKey,
+        epoch: u64,
+        version: u64,
+        rotation: Rotation,
+    ) -> Result<(Decision, Status), StoreError> {
+        let key = key.clone();
+        self.run("would_claim", move |backend| backend.would_claim(&key, (epoch, version), rotation)).await
     }
 
     pub async fn claim(

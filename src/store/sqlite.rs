@@ -5,10 +5,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 
 use self::columns::Counter;
 use self::record::Record;
@@ -27,9 +27,10 @@ mod columns;
 mod open;
 mod record;
 mod tickets;
+mod transaction;
 
-/// Readers that are kept for the next read.
-const IDLE_READERS: usize = 4;
+pub use self::open::exists;
+
 /// The most changes in one answer; the next question gets the rest.
 const CHANGES: u32 = 4096;
 /// How long the refresh token that a provider called dead stays for the operator's eyes.
@@ -108,6 +109,23 @@ impl Sqlite {
             }
             Ok(counts)
         })
+    }
+
+    /// The step of `claim` on a copy of the record.
+    pub fn would_claim(
+        &self,
+        key: &AccountKey,
+        (epoch, version): (u64, u64),
+        rotation: Rotation,
+    ) -> Result<(Decision, Status), StoreError> {
+        let Some(record) = self.read(|connection| Record::living(connection, key))? else {
+            return Ok((Decision::Stale, Status::Revoked));
+        };
+        let mut row = record.row;
+        let holder_dead = self.holder_is_dead(&row);
+        let ask = Ask { epoch, version, lease: Duration::ZERO, rotation, holder: self.holders.own(), forced: false };
+        let decision = refresh::claim(&mut row, &ask, self.clock.now(), holder_dead);
+        Ok((decision, row.status))
     }
 
     pub fn claim(
@@ -301,67 +319,10 @@ impl Sqlite {
     fn holder_is_dead(&self, row: &Row) -> bool {
         row.intent.is_some_and(|intent| self.holders.is_dead(intent.holder))
     }
-
-    /// One transaction that writes. An error takes everything back.
-    fn step<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut writer = lock(&self.writer);
-        let done = (|| {
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        })();
-        self.named(done)
-    }
-
-    /// One transaction that sees one state of the database.
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let idle = lock(&self.readers).pop();
-        let done = (|| {
-            let mut reader = match idle {
-                Some(reader) => reader,
-                None => open::reader(&self.file)?,
-            };
-            let transaction = reader.transaction()?;
-            let value = work(&transaction)?;
-            transaction.finish()?;
-            let mut readers = lock(&self.readers);
-            if readers.len() < IDLE_READERS {
-                readers.push(reader);
-            }
-            Ok(value)
-        })();
-        self.named(done)
-    }
-
-    fn named<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
-        done.map_err(|error| match error {
-            StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", self.file.display())),
-            other => other,
-        })
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
-        let why = error.to_string();
-        match error {
-            FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
-                Self::Corrupt { record: "without a name".to_owned(), why }
-            }
-            _ => Self::Unavailable(why),
-        }
-    }
 }
 
 fn without_tokens(records: Vec<Record>) -> Vec<Grant> {
     records.into_iter().filter_map(|record| record.into_grant(Vec::new())).collect()
-}
-
-/// A transaction that panicked was rolled back: what the lock protects is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -104,11 +104,7 @@ impl Flight {
             if let Some(lease) = self.pilot.lease().filter(|lease| want.accepts(lease, now)) {
                 return Ok(lease);
             }
-            match grant.status {
-                Status::Revoked => return Err(LeaseError::Revoked.into()),
-                Status::Reauth(reason) => return Err(LeaseError::SigninRequired(reason).into()),
-                Status::Active | Status::Uncertain => {}
-            }
+            may_be_refreshed(&grant.status)?;
             if stored {
                 let text = "the provider's tokens are dead on arrival".into();
                 return Err(LeaseError::ProviderUnavailable { text, retry_after: POINTLESS }.into());
@@ -157,11 +153,7 @@ impl Flight {
                 tokio::time::sleep(POLL).await;
                 Ok(Round::Again)
             }
-            Claim::Backoff { until } => Err(LeaseError::ProviderUnavailable {
-                text: "an earlier refresh failed; the next one is not due yet".into(),
-                retry_after: until.since(self.vault.clock.now()),
-            }
-            .into()),
+            Claim::Backoff { until } => Err(backs_off(until.since(self.vault.clock.now())).into()),
             Claim::Stale | Claim::Missing => Ok(Round::Again),
         }
     }
@@ -365,14 +357,28 @@ impl Flight {
     async fn settle(&self, grant: &Grant) -> Result<Round, Ended> {
         match self.vault.store.settle(&grant.key, grant.epoch).await? {
             Some(Status::Active | Status::Revoked | Status::Reauth(_)) | None => Ok(Round::Again),
-            Some(Status::Uncertain) => Err(LeaseError::ProviderUnavailable {
-                text: "the outcome of the last refresh is unknown; it is not repeated at a provider that punishes that"
-                    .into(),
-                retry_after: Duration::from_secs(5),
-            }
-            .into()),
+            Some(Status::Uncertain) => Err(outcome_unknown().into()),
         }
     }
+}
+
+/// Whether a grant of this status has a refresh token to present.
+pub(super) fn may_be_refreshed(status: &Status) -> Result<(), LeaseError> {
+    match status {
+        Status::Revoked => Err(LeaseError::Revoked),
+        Status::Reauth(reason) => Err(LeaseError::SigninRequired(reason.clone())),
+        Status::Active | Status::Uncertain => Ok(()),
+    }
+}
+
+pub(super) fn backs_off(retry_after: Duration) -> LeaseError {
+    let text = "an earlier refresh failed; the next one is not due yet".into();
+    LeaseError::ProviderUnavailable { text, retry_after }
+}
+
+pub(super) fn outcome_unknown() -> LeaseError {
+    let text = "the outcome of the last refresh is unknown; it is not repeated at a provider that punishes that".into();
+    LeaseError::ProviderUnavailable { text, retry_after: Duration::from_secs(5) }
 }
 
 impl From<LeaseError> for Ended {

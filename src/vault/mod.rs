@@ -3,7 +3,8 @@
 //! `lease` gives a token that lives: a fresh one costs one map read. `reject` says that an upstream refused one (`lend`). `put` takes
 //! what a sign-in brought, `revoke` ends it (`grants`). Behind the door: `slot` is one subject in memory, `flight` fetches what is
 //! missing of an account, `minted` keeps the tokens that need no grant and `minting` fetches them, `gate` says how much the
-//! provider is asked, `watch` hears what other processes did, `ahead` and `keep_alive` refresh before there is a need.
+//! provider is asked, `foresee` says what a request would find, `watch` hears what other processes did, `ahead` and `keep_alive`
+//! refresh before there is a need.
 //!
 //! Invariants: no map guard lives across an await; one refresh per account at a time, whoever asks; a token is in force only after
 //! its refresh token is durable; a rejection acts only on the version that was sent; a revoked grant is never served again.
@@ -11,6 +12,7 @@
 mod ahead;
 mod error;
 mod flight;
+mod foresee;
 mod gate;
 mod grants;
 mod import;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 pub use self::error::{LeaseError, PutError};
+pub use self::foresee::{Foreseen, Next};
 use self::gate::Gate;
 pub use self::grants::SignInFor;
 pub use self::import::{Import, ImportError, Imported};

@@ -1,7 +1,7 @@
 //! `bearerd accounts ...`, the built binary, as an operator runs it: on a store of its own and beside a running proxy.
 
 mod beside;
-mod house;
+pub mod house;
 mod import;
 mod msal_cache;
 mod verbs;

@@ -3,6 +3,7 @@
 mod files;
 mod identities;
 mod shown;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,8 +32,9 @@ fn bad(text: &str) -> String {
 }
 
 /// Each text has one mistake, which begins so and repeats no secret.
-fn each_is_one_mistake<const N: usize>(cases: [(String, &str); N]) {
+fn each_is_one_mistake<const N: usize>(cases: [(String, impl AsRef<str>); N]) {
     for (text, expected) in cases {
+        let expected = expected.as_ref();
         let mistakes = bad(&text);
         assert!(mistakes.starts_with(expected), "{mistakes:?} is not {expected:?}");
         assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
@@ -235,7 +237,7 @@ format = "xml"
         "upstreams.beta.scopes: is empty",
         "clients[0]: exactly one of key_hash, mtls_san, peer_uid, jwt",
         "clients[1].key_hash: must have 64 hex digits",
-        "clients[1].allow[0]: must be \"METHOD /path/glob\"",
+        "clients[1].allow[0]: the method is written in capitals: GET",
         "clients[1].allow[1]: must be \"METHOD /path/glob\"",
         "clients[1].allow[2]: is not a pattern",
         "clients[1].accounts[0]: is not a pattern",
@@ -313,6 +315,57 @@ fn rules_between_keys() {
         ),
     ];
     each_is_one_mistake(cases);
+}
+
+#[test]
+fn rules_that_can_never_mean_what_they_say() {
+    let client = |rule: &str| {
+        format!(
+            "{MINIMAL}\n[[clients]]\nname = \"a\"\npeer_uid = 1\naccounts = [\"*\"]\ndeny = [\"* /v1.0/x\", '{rule}']"
+        )
+    };
+    let cases = [
+        ("get /v1.0/me", "the method is written in capitals: GET"),
+        ("GET v1.0/me", "must be \"METHOD /path/glob\""),
+        ("GET /v1.0/me?$top=1", "a rule is about the path, without a query"),
+        ("GET /v1.0/me?top=1", "a rule is about the path, without a query"),
+        ("GET /v1.0/me/../users", "never matches: paths with dot segments"),
+        ("GET /v1.0/%2E/users", "never matches: paths with dot segments"),
+        ("GET /v1.0//users", "never matches: paths with empty segments"),
+        ("GET /as/alice/v1.0/me", "a rule is about the path without /as/ALIAS"),
+        ("GET /v1.0/a%2fb", "a percent sign must begin"),
+        ("GET /v1.0/100%", "a percent sign must begin"),
+        ("GET /v1.0/%ff", "a percent sign must begin"),
+        ("GET /v1.0/[\u{e9}]", "a class [...] has ASCII characters only"),
+        ("GET /graph/v1.0/me", "never matches: paths of graph are judged without its name, as \"/v1.0/me\""),
+        ("GET /v1.0/[", "is not a pattern"),
+    ];
+    each_is_one_mistake(cases.map(|(rule, said)| (client(rule), format!("clients[0].deny[1]: {said}"))));
+}
+
+#[test]
+fn warnings_about_rules_that_match_nothing() {
+    let client = |rules: &str| format!("[[clients]]\nname = \"a\"\npeer_uid = 1\naccounts = [\"*\"]\n{rules}\n");
+    let said = |upstreams: &str, rules: &str| {
+        let warnings = good(&format!("{MINIMAL}{}{upstreams}", client(rules))).warnings;
+        warnings.into_iter().filter(|warning| !warning.contains("peer_uid")).collect::<Vec<_>>()
+    };
+    let billing = "[upstreams.graph]\n[upstreams.billing]\nurl = \"https://b\"\nscopes = [\"x\"]\n";
+    let rules =
+        "allow = [\"GET /v1.0/a?c/**\", \"LOCK /beta/x\", \"GET /billing/**\"]\ndeny = [\"* /**\", \"* /{v1.0/a,b}\"]";
+    assert_eq!(
+        said("", rules),
+        [
+            "clients[0].allow[1]: LOCK is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, MERGE",
+            "clients[0].allow[2]: never matches: no upstream serves such a path",
+        ]
+    );
+    assert_eq!(said(billing, rules).len(), 1);
+    let others = "[upstreams.crm]\nurl = \"https://c\"\nscopes = [\"x\"]\n[upstreams.billing]\nurl = \"https://b\"\nscopes = [\"x\"]\n";
+    let rules = "allow = [\"GET /V1.0/**\", \"GET /BILLING/x%20y\", \"GET /crm\"]";
+    assert_eq!(said(others, rules), ["clients[0].allow[0]: never matches: no upstream serves such a path"]);
+    let rules = "allow = [\"GET /v1.0/me\", \"* /v1.0/me/**\", \"POST /v1.0/me/sendMail\"]\nread_only = true";
+    assert_eq!(said("", rules), ["clients[0].allow[2]: never matches: read_only lets GET and HEAD through only"]);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! The table of errors that the proxy makes, row by row: what the client is told, and what Graph and Entra ID saw of it.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use bearerd::clock::{Clock, Timestamp};
+use bearerd::proxy::Kind;
 use bearerd::sandbox::{Effect, Fault, Gate, TokenFault};
 use bearerd::store::{Grant, Status, TicketKind};
 use http::{Request, Response};
@@ -520,7 +524,7 @@ async fn not_found_only_for_who_may_ask() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_graph_is_graphs_own() {
     let rig = Rig::start().await;
-    for status in [400, 403, 404, 409, 500, 502, 504] {
+    for status in [400, 403, 404, 409, 500, 502, 507] {
         rig.graph().faults().push(Fault::graph("/", Effect::graph_error(status, None)));
         let answer = rig.get("/v1.0/me").await;
         assert_eq!(answer.status().as_u16(), status);
@@ -529,4 +533,84 @@ async fn an_error_of_graph_is_graphs_own() {
     }
     assert_eq!(rig.seen().len(), 7, "none was repeated");
     assert!(rig.token_requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_not_allowed_and_cross_site_refused_before_anybody_is_asked_who_they_are() {
+    let rig = Rig::start().await;
+    let host = |host: &str| Request::builder().uri("/v1.0/me").header("host", host).body(empty()).unwrap();
+    assert_refused(&rig.send(host("evil.example")).await, 421, "host_not_allowed");
+    for (name, value) in
+        [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site")]
+    {
+        let request = alice("POST", "/v1.0/me/sendMail").header(name, value).body(empty()).unwrap();
+        assert_refused(&rig.send(request).await, 403, "cross_site_refused");
+    }
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_request_says_what_is_wrong_with_it() {
+    let rig = Rig::start().await;
+    for (request, says) in [
+        (alice("TRACE", "/v1.0/me"), "TRACE"),
+        (alice("GET", "/v1.0/me/../users"), "two ways"),
+        (
+            alice("GET", "/v1.0/me").header("bearerd-account", "alice").header("bearerd-account", "alice"),
+            "occurs twice",
+        ),
+        (alice("GET", "/v1.0/me").header("bearerd_account", "alice"), "bearerd_account"),
+        (bare("GET", "/v1.0/me").header("authorization", "Basic !"), "Basic"),
+        (alice("POST", "/v1.0/me").header("expect", "tea"), "100-continue"),
+    ] {
+        let document = assert_refused(&rig.send(request.body(empty()).unwrap()).await, 400, "bad_request");
+        let message = document["error"]["message"].as_str().unwrap();
+        assert!(message.contains(says), "{message}");
+    }
+    let mut wire = rig.wire().await;
+    wire.send("GET /v1.0/me HTTP/1.1\r\n\r\n").await;
+    assert_refused(&wire.answer().await.response(), 400, "bad_request");
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_401_is_graphs_own_with_one_header_more() {
+    let rig = Rig::start().await;
+    rig.graph().faults().push(Fault::graph("/", Effect::graph_error(401, None)).always());
+    let answer = rig.get("/v1.0/me").await;
+    assert_eq!((answer.status().as_u16(), header(&answer, "bearerd-error")), (401, Some("upstream_401")));
+    assert!(header(&answer, "proxy-status").is_none(), "{answer:?}");
+    assert!(!json(&answer)["error"]["code"].as_str().unwrap().starts_with("bearerd."));
+    assert_eq!((rig.seen().len(), rig.token_requests().len()), (2, 1), "one refresh, one replay");
+}
+
+/// What `docs/errors` promises.
+#[test]
+fn every_code_has_its_page_and_the_page_has_its_status() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
+    let read = |name: &str| fs::read_to_string(pages.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let index = read("README.md");
+    let readme = fs::read_to_string(pages.join("../../README.md")).unwrap();
+    let mut expected = BTreeSet::from(["README.md".to_owned(), "upstream_401.md".to_owned()]);
+    for kind in Kind::ALL {
+        let (code, status) = (kind.name(), kind.status());
+        let page = read(&format!("{code}.md"));
+        let line = format!(
+            "**{} {}** · `Bearerd-Error: {code}` · `Proxy-Status: bearerd; error={}; details=\"{code}\"`",
+            status.as_str(),
+            status.canonical_reason().unwrap(),
+            kind.proxy_error()
+        );
+        let mut lines = page.lines().filter(|line| !line.is_empty());
+        assert_eq!((lines.next(), lines.next()), (Some(&*format!("# {code}")), Some(&*line)));
+        for part in ["**What happened.**", "**What the application's owner does.**", "**What the operator does.**"] {
+            assert_eq!(page.matches(part).count(), 1, "{code}: {part}");
+        }
+        assert!(index.contains(&format!("| [`{code}`]({code}.md) | {} | ", status.as_str())), "{code} in the index");
+        assert!(readme.contains(&format!("(docs/errors/{code}.md)")), "{code} in the README");
+        assert!(expected.insert(format!("{code}.md")), "{code} twice");
+    }
+    assert!(index.contains("| [`upstream_401`](upstream_401.md) | 401 | "));
+    let found = fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected);
 }

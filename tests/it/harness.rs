@@ -16,6 +16,7 @@ use bearerd::account::Alias;
 use bearerd::app::{App, StartError};
 use bearerd::clock::Clock;
 use bearerd::config::{Config, Listen};
+use bearerd::proxy::Kind;
 use bearerd::sandbox::{Graph, Options, Sandbox, Seen, TokenRequest};
 use bearerd::secret::Secret;
 use bearerd::tasks::{Tasks, spawn_here};
@@ -140,6 +141,16 @@ impl Rig {
         http2_over(self.connect().await).await
     }
 
+    /// Sends to the admin listener.
+    pub async fn send_to_admin(&self, request: Request<Body>) -> Response<Bytes> {
+        let address = match self.app.admin_addresses() {
+            [Listen::Tcp(address)] => *address,
+            other => panic!("{other:?}"),
+        };
+        let stream = within(TcpStream::connect(address)).await.expect("the admin listener accepts");
+        whole(http1_over(stream).await.send_request(request)).await
+    }
+
     /// A connection to write bytes on.
     pub async fn wire(&self) -> Wire {
         Wire::over(self.connect().await)
@@ -210,6 +221,15 @@ pub async fn sign_in_as(app: &App, sandbox: &Sandbox, user: &str, alias: &str) {
 
 /// The usual configuration with `over` laid over it.
 pub fn configuration(sandbox: &Sandbox, upstream: &str, store: &Path, over: &str) -> Config {
+    let text = configuration_text(sandbox, upstream, store, over);
+    match Config::from_text(Some((Path::new("test.toml"), &text)), &BTreeMap::new(), &[]) {
+        Ok(loaded) => loaded.config,
+        Err(mistakes) => panic!("{mistakes}\n{text}"),
+    }
+}
+
+/// The same as a file has it.
+pub fn configuration_text(sandbox: &Sandbox, upstream: &str, store: &Path, over: &str) -> String {
     let entra = sandbox.entra.options();
     let mut table: Table = toml::from_str(&format!(
         r#"
@@ -239,11 +259,7 @@ pub fn configuration(sandbox: &Sandbox, upstream: &str, store: &Path, over: &str
     ))
     .expect("the usual configuration is TOML");
     lay(&mut table, toml::from_str(over).expect("the test's configuration is TOML"));
-    let text = table.to_string();
-    match Config::from_text(Some((Path::new("test.toml"), &text)), &BTreeMap::new(), &[]) {
-        Ok(loaded) => loaded.config,
-        Err(mistakes) => panic!("{mistakes}\n{text}"),
-    }
+    table.to_string()
 }
 
 /// `key_hash` of a client key.
@@ -382,9 +398,15 @@ pub fn assert_refused(answer: &Response<Bytes>, status: u16, code: &str) -> serd
     let said = (answer.status().as_u16(), header(answer, "bearerd-error").map(str::to_owned));
     assert_eq!(said, (status, Some(code.to_owned())), "{answer:?}");
     assert_eq!(header(answer, "content-type"), Some("application/json"));
-    let proxy_status = header(answer, "proxy-status").expect("a Proxy-Status");
-    assert!(proxy_status.starts_with("bearerd; error="), "{proxy_status}");
-    assert!(proxy_status.ends_with(&format!("; details=\"{code}\"")), "{proxy_status}");
+    assert_eq!(header(answer, "cache-control"), Some("no-store"));
+    let kind = *Kind::ALL.iter().find(|kind| kind.name() == code).expect("a row of the table");
+    let proxy_status = format!("bearerd; error={}; details=\"{code}\"", kind.proxy_error());
+    assert_eq!(header(answer, "proxy-status"), Some(&*proxy_status));
+    let waits = [Kind::ProviderUnavailable, Kind::StoreUnavailable, Kind::Throttled, Kind::Overloaded];
+    assert_eq!(answer.headers().contains_key("retry-after"), waits.contains(&kind), "{answer:?}");
+    let challenges = answer.headers().get_all("www-authenticate");
+    let is_basic = challenges.iter().any(|challenge| challenge == "Basic realm=\"bearerd\", charset=\"UTF-8\"");
+    assert_eq!(is_basic, kind == Kind::ClientUnauthenticated, "{answer:?}");
     let document = json(answer);
     let error = &document["error"];
     assert_eq!(error["code"], format!("bearerd.{code}"));

@@ -366,7 +366,7 @@ async fn a_get_waits_as_long_as_graph_asks_and_no_longer_than_reasonable() {
             let answer = rig.send(ask()).await;
             assert_eq!((answer.status().as_u16(), header(&answer, "retry-after")), (status, Some("0")));
             assert!(header(&answer, "bearerd-error").is_none(), "it is Graph's own");
-            assert_eq!(rig.seen().len(), 3);
+            assert_eq!(rig.seen().len(), 4);
             rig.graph().clear();
             rig.graph().faults().clear();
 

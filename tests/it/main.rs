@@ -1,11 +1,13 @@
 //! The integration tests, one binary: each module looks at the library or the binary from outside.
 
 mod accounts_cli;
+mod batch;
 mod challenges;
 mod cli;
 mod config;
 mod credentials;
 mod errors;
+mod explain;
 mod fault_matrix;
 mod framing;
 mod fresh;
@@ -14,6 +16,9 @@ mod healing;
 mod hosts;
 mod identities;
 mod layers;
+mod link_streams;
+mod links;
+mod links_in_requests;
 mod outage;
 mod outbound;
 mod policy;
@@ -22,5 +27,6 @@ mod refresh_faults;
 mod secrets;
 mod signin;
 mod streaming;
+mod throttling;
 mod upstreams;
 mod vault;

@@ -69,15 +69,18 @@ async fn house_with(mode: SigninMode, allowed_tenants: &[&str]) -> House {
     };
     let upstream = config::Upstream {
         name: "graph".into(),
+        kind: config::UpstreamKind::Graph,
         url: Url::parse("https://graph.microsoft.com").unwrap(),
         provider: "entra".into(),
         scopes: vec!["User.Read".into(), "Mail.Read".into()],
         app_scopes: Vec::new(),
+        rewrite_links: true,
         ca_pem: None,
         http: config::HttpVersion::Auto,
         timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
+        throttling: config::Throttling::default(),
     };
     let client = config::Client {
         name: "payroll".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::tasks::spawn_here;
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,13 +22,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::*;
 use crate::raw_upstream::{Play, RawUpstream};
 
-struct Authority {
+/// Signs certificates that a rig can be told to trust.
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -38,7 +39,7 @@ impl Authority {
     }
 
     /// The lines of the configuration that trust this authority.
-    fn trusted(&self) -> String {
+    pub fn trusted(&self) -> String {
         format!("upstreams.graph.ca_file = \"{}\"", self.directory.path().join("ca.pem").display())
     }
 
@@ -58,7 +59,7 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    fn for_name(&self, name: &str, alpn: &[&str]) -> TlsAcceptor {
+    pub fn for_name(&self, name: &str, alpn: &[&str]) -> TlsAcceptor {
         self.acceptor(&CertificateParams::new(vec![name.to_owned()]).unwrap(), alpn)
     }
 }
@@ -310,8 +311,25 @@ async fn a_further_upstream_is_served_under_its_name_and_by_its_host() {
     assert_eq!(starts, ["GET /items/1?x=%20 HTTP/1.1", "GET / HTTP/1.1"]);
     assert_refused(&rig.get("/billing").await, 404, "not_found");
     assert_refused(&rig.get("/billingx/items").await, 404, "not_found");
+    let mut by_its_host = get("/items/1");
+    by_its_host.headers_mut().insert("host", HeaderValue::from_static("localhost"));
+    assert_eq!(rig.send(by_its_host).await.status(), 200);
     assert_eq!(rig.get("/v1.0/me").await.status(), 200);
-    assert_eq!((rig.seen().len(), billing.arrived().len()), (1, 2));
+    assert_eq!((rig.seen().len(), billing.arrived().len()), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_on_our_own_host_is_served_under_its_name_only() {
+    let billing = RawUpstream::ok().await;
+    let rig = Rig::with(&format!(
+        "[upstreams.billing]\nurl = \"{}\"\nprovider = \"entra\"\nscopes = [\"User.Read\"]",
+        billing.origin()
+    ))
+    .await;
+    for path in ["/items/1", "/me", "/favicon.ico", "/as/alice/me"] {
+        assert_refused(&rig.get(path).await, 404, "not_found");
+    }
+    assert!(billing.arrived().is_empty() && rig.seen().is_empty());
 }
 
 /// An HTTP/2 upstream in frames of our own: what it does to the first stream of all is the test's, every later one is answered 200.

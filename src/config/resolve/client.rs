@@ -1,22 +1,27 @@
 //! `[[clients]]`: who may call, proven how, for which accounts, and what.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use argon2::password_hash::PasswordHash;
-use globset::GlobBuilder;
 
 use super::identity::Able;
+use super::rules::{glob, rules};
 use crate::config::mistakes::Reported;
 use crate::config::read::{Section, every};
 use crate::config::values::{self, filled, flag, integer, of_text, positive_number};
-use crate::config::{Client, ClientCredential, ClientLimits, Identity, JwtIssuer, Listen, Server};
+use crate::config::{Client, ClientCredential, ClientLimits, Identity, JwtIssuer, Listen, Server, Upstream};
 
-/// `server` and `able` are `None` where they could not be resolved.
-pub fn clients(root: &Section<'_>, server: Option<&Server>, able: Option<&Able<'_>>) -> Result<Vec<Client>, Reported> {
+/// `server`, `upstreams` and `able` are `None` where they could not be resolved.
+pub fn clients(
+    root: &Section<'_>,
+    server: Option<&Server>,
+    upstreams: Option<&BTreeMap<String, Upstream>>,
+    able: Option<&Able<'_>>,
+) -> Result<Vec<Client>, Reported> {
     let sections = root.tables("clients")?.unwrap_or_default();
     let mut taken = HashMap::new();
     every(sections.iter().map(|section| {
-        let mut client = client(section, able)?;
+        let mut client = client(section, upstreams, able)?;
         let name = unique(section, "name", format!("name {}", client.name), &mut taken);
         let (key, value) = match &client.credential {
             ClientCredential::KeyDigest(digest) => ("key_hash", format!("sha256 {digest:?}")),
@@ -40,15 +45,22 @@ pub fn clients(root: &Section<'_>, server: Option<&Server>, able: Option<&Able<'
     }))
 }
 
-fn client(section: &Section<'_>, able: Option<&Able<'_>>) -> Result<Client, Reported> {
+fn client(
+    section: &Section<'_>,
+    upstreams: Option<&BTreeMap<String, Upstream>>,
+    able: Option<&Able<'_>>,
+) -> Result<Client, Reported> {
     let name = section.get("name", of_text(client_name));
     let credential = credential(section);
     let identities = [("user", Identity::User), ("app", Identity::App), ("on-behalf-of", Identity::OnBehalfOf)];
     let identity = section.choice("identity", &identities).and_then(|identity| able_to_be(section, identity, able));
     let accounts = section.list("accounts", account_pattern);
-    let allow = section.list("allow", rule);
-    let deny = section.list("deny", rule);
+    let allow = rules(section, "allow", upstreams);
+    let deny = rules(section, "deny", upstreams);
     let read_only = section.get("read_only", flag);
+    if let (Ok(allow), Ok(true)) = (&allow, &read_only) {
+        warn_of_writing(section, allow);
+    }
     let limits = section.section("limits").and_then(|section| limits(&section));
     Ok(Client {
         name: name?,
@@ -60,6 +72,15 @@ fn client(section: &Section<'_>, able: Option<&Able<'_>>) -> Result<Client, Repo
         read_only: read_only?,
         limits: limits?,
     })
+}
+
+/// `read_only` is looked at before `allow`.
+fn warn_of_writing(section: &Section<'_>, allow: &[String]) {
+    for (at, rule) in allow.iter().enumerate() {
+        if !["* ", "GET ", "HEAD "].iter().any(|reading| rule.starts_with(reading)) {
+            section.warn(&format!("allow[{at}]"), "never matches: read_only lets GET and HEAD through only");
+        }
+    }
 }
 
 fn able_to_be(section: &Section<'_>, identity: Identity, able: Option<&Able<'_>>) -> Result<Identity, Reported> {
@@ -167,24 +188,6 @@ fn account_pattern(text: &str) -> Result<String, String> {
         return Err("is empty".into());
     }
     glob(text).map(|()| text.to_owned())
-}
-
-/// `METHOD /path/glob`.
-fn rule(text: &str) -> Result<String, String> {
-    let what = || "must be \"METHOD /path/glob\", such as \"GET /v1.0/**\" or \"* /v1.0/me/**\"".to_owned();
-    let (method, path) = text.split_once(' ').ok_or_else(what)?;
-    let token = method == "*" || (!method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
-    if !token || !path.starts_with('/') || path.contains(char::is_whitespace) {
-        return Err(what());
-    }
-    glob(path).map(|()| text.to_owned())
-}
-
-fn glob(text: &str) -> Result<(), String> {
-    match GlobBuilder::new(text).literal_separator(true).build() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("is not a pattern: {}", error.kind())),
-    }
 }
 
 /// Two clients with one name or one credential could not be told apart.

@@ -6,6 +6,7 @@ mod client;
 mod credential;
 mod identity;
 mod provider;
+mod rules;
 mod upstream;
 
 pub use client::client_name;
@@ -42,7 +43,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         (Ok(providers), Ok(upstreams)) => Some(identity::Able::new(&providers.resolved, upstreams)),
         _ => None,
     };
-    let clients = client::clients(&root, server.as_ref().ok(), able.as_ref());
+    let clients = client::clients(&root, server.as_ref().ok(), upstreams.as_ref().ok(), able.as_ref());
     let log = root.section("log").and_then(|section| log(&section));
     let config = Config {
         server: server?,

@@ -18,7 +18,7 @@ pub struct Cloud {
     pub graph: &'static str,
 }
 
-const CLOUDS: [(&str, Cloud); 4] = [
+pub(super) const CLOUDS: [(&str, Cloud); 4] = [
     ("global", Cloud { authority: "https://login.microsoftonline.com", graph: "https://graph.microsoft.com" }),
     ("usgov", Cloud { authority: "https://login.microsoftonline.us", graph: "https://graph.microsoft.us" }),
     ("dod", Cloud { authority: "https://login.microsoftonline.us", graph: "https://dod-graph.microsoft.us" }),

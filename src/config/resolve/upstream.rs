@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::OWN_PATHS;
-use super::provider::Providers;
+use super::provider::{CLOUDS, Providers};
 use crate::config::mistakes::Reported;
 use crate::config::read::{Section, every};
-use crate::config::values::{self, duration, filled, is_name, of_text};
-use crate::config::{HttpVersion, Provider, ProviderKind, Upstream};
+use crate::config::values::{self, duration, filled, flag, fraction, integer, is_name, of_text};
+use crate::config::{HttpVersion, Provider, ProviderKind, Throttling, Upstream, UpstreamKind};
 
 /// The upstream that needs no explanation.
 const GRAPH: &str = "graph";
@@ -39,12 +39,14 @@ fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) ->
     let provider = provider(section, providers);
     let scopes = section.find_list("scopes", scope);
     let written_app_scopes = section.find_list("app_scopes", scope);
+    let rewrite_links = section.get("rewrite_links", flag);
     let ca_pem = section.certificates("ca_file");
     let versions = [("auto", HttpVersion::Auto), ("1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
     let http = section.choice("http", &versions);
     let timeout = section.get("timeout", duration);
     let connect_timeout = section.get("connect_timeout", duration);
     let idle_timeout = section.get("idle_timeout", duration);
+    let throttling = section.section("throttling").and_then(|section| throttling(&section));
 
     let url = url.and_then(|url| match url {
         Some(url) => Ok(url),
@@ -62,6 +64,7 @@ fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) ->
     });
     named?;
     let (url, scopes) = (url?, scopes?);
+    let kind = kind(section, name, &url);
     let app_scopes = match (written_app_scopes?, &provider, providers) {
         (Some(written), Ok(provider), Some(providers)) => {
             check_app_scopes(section, written, &providers.resolved[provider])
@@ -71,16 +74,44 @@ fn upstream(name: &str, section: &Section<'_>, providers: Option<&Providers>) ->
     };
     Ok(Upstream {
         name: name.to_owned(),
+        kind: kind?,
         url,
         provider: provider?,
         scopes,
         app_scopes: app_scopes?,
+        rewrite_links: rewrite_links?,
         ca_pem: ca_pem?,
         http: http?,
         timeout: timeout?,
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
+        throttling: throttling?,
     })
+}
+
+fn throttling(section: &Section<'_>) -> Result<Throttling, Reported> {
+    let patience = section.get("patience", duration);
+    let mailbox_concurrent = section.get("mailbox_concurrent", integer(0..=1000));
+    let queue = section.get("queue", integer(0..=1_000_000));
+    let retry_budget = section.get("retry_budget", fraction);
+    Ok(Throttling {
+        patience: patience?,
+        mailbox_concurrent: Some(mailbox_concurrent?).filter(|limit| *limit > 0),
+        queue: queue?,
+        retry_budget: retry_budget?,
+    })
+}
+
+fn kind(section: &Section<'_>, name: &str, url: &Url) -> Result<UpstreamKind, Reported> {
+    let kinds = [("graph", UpstreamKind::Graph), ("rest", UpstreamKind::Rest)];
+    if section.has("kind") {
+        return section.choice("kind", &kinds);
+    }
+    let origin = url.origin().ascii_serialization();
+    let at = usize::from(name != GRAPH && !CLOUDS.iter().any(|(_, cloud)| cloud.graph == origin));
+    let (word, kind) = kinds[at];
+    section.derived("kind", word);
+    Ok(kind)
 }
 
 fn provider(section: &Section<'_>, providers: Option<&Providers>) -> Result<String, Reported> {

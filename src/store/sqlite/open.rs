@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Sqlite {
             ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
             _ => unusable(directory, error),
         })?;
-        let file = directory.join("store.db");
+        let file = file_in(directory);
         // Asked before the key: who finds a database has to find its key too.
         let first_start = match fs::metadata(&file) {
             Ok(metadata) => metadata.len() == 0,
@@ -58,6 +58,15 @@ impl Sqlite {
         let holders = Holders::register(holders.clone()).map_err(|error| unusable(&holders, error))?;
         Ok(Self { file, writer: Mutex::new(writer), readers: Mutex::default(), keys, holders, clock })
     }
+}
+
+/// Whether a database is there.
+pub fn exists(config: &config::Store) -> bool {
+    fs::metadata(file_in(&config.path)).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+fn file_in(directory: &Path) -> PathBuf {
+    directory.join("store.db")
 }
 
 /// A connection that reads.

@@ -319,6 +319,8 @@ impl Story {
             &["accounts", "list"],
             &["accounts", "list", "--format", "json"],
             &["keys", "status"],
+            &["explain", "--account", "alice", "GET", "/v1.0/me"],
+            &["explain", "--account", "alice", "GET", "/v1.0/me", "--format", "json"],
             &["accounts", "revoke", "user006"],
             &["accounts", "remove", "user005", "--yes"],
         ] {

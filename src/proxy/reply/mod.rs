@@ -1,6 +1,11 @@
 //! Answers on their way out: what of the upstream's head may pass, and a body that streams, has idle time-outs and no total one, and
 //! knows when it is over.
 
+mod decode;
+mod head;
+mod links;
+mod rewritten;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -8,12 +13,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use self::decode::DecodeError;
+pub use self::head::filter;
+pub(super) use self::links::translate;
+use self::rewritten::Rewritten;
 use super::access::Access;
+use super::replay::Reserved;
 use super::upstream::Hold;
 
 /// A body of ours, or the upstream's as it comes.
@@ -30,6 +39,7 @@ enum Content {
     Empty,
     Full(Bytes),
     Streaming(Streaming),
+    Rewritten(Box<Rewritten>),
 }
 
 struct Streaming {
@@ -51,6 +61,8 @@ pub enum ReplyError {
     Upstream(#[from] hyper::Error),
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
 }
 
 impl ReplyBody {
@@ -69,26 +81,56 @@ impl ReplyBody {
     }
 
     /// Reads ahead, up to `limit` bytes, so that a short answer is whole and its connection free while something else is done. A long or
-    /// slow one streams on; one that breaks off does so for the client too.
-    pub(super) async fn settle(&mut self, limit: usize) {
+    /// slow one streams on; one that breaks off does so for the client too. Says whether its end was reached, such as it is.
+    pub(super) async fn settle(&mut self, limit: usize) -> bool {
         let Content::Streaming(streaming) = &mut self.content else {
-            return;
+            return true;
         };
         if streaming.incoming.size_hint().lower() > limit as u64 {
-            return;
+            return false;
         }
         let mut left = Some(limit);
         let mut patience = pin!(tokio::time::sleep(SETTLES_WITHIN));
         while left.is_some() {
             let next = tokio::select! {
                 next = poll_fn(|cx| streaming.poll_incoming(cx)) => next,
-                () = &mut patience => return,
+                () = &mut patience => return false,
             };
-            let Some(next) = next else { return };
+            let Some(next) = next else { return true };
             let read = next.as_ref().map_or(usize::MAX, Bytes::len);
             left = left.and_then(|left| left.checked_sub(read));
             streaming.ahead.push_back(next);
         }
+        matches!(streaming.ahead.back(), Some(Err(_)))
+    }
+
+    /// The whole body, which is still to be had from `self`. `None`: it is longer than `limit` or than there is room for, or broke off; it streams
+    /// on from `self`.
+    pub(super) async fn read_ahead(&mut self, limit: usize, room: &mut Reserved<'_>) -> Option<Bytes> {
+        let streaming = match &mut self.content {
+            Content::Empty => return Some(Bytes::new()),
+            Content::Full(bytes) => return Some(bytes.clone()),
+            Content::Streaming(streaming) => streaming,
+            Content::Rewritten(_) => return None,
+        };
+        if streaming.size_hint().lower() > limit as u64 {
+            return None;
+        }
+        let mut whole = Vec::new();
+        for read in &streaming.ahead {
+            whole.extend_from_slice(read.as_ref().ok()?);
+        }
+        while let Some(next) = poll_fn(|cx| streaming.poll_incoming(cx)).await {
+            let fits = next.as_ref().is_ok_and(|data| whole.len() + data.len() <= limit && room.more(data.len()));
+            if let (Ok(data), true) = (&next, fits) {
+                whole.extend_from_slice(data);
+            }
+            streaming.ahead.push_back(next);
+            if !fits {
+                return None;
+            }
+        }
+        Some(whole.into())
     }
 }
 
@@ -106,6 +148,7 @@ impl Body for ReplyBody {
                 Poll::Ready(Some(Ok(bytes)))
             }
             Content::Streaming(streaming) => streaming.poll_data(cx),
+            Content::Rewritten(rewritten) => rewritten.poll_data(cx),
         };
         if let (Poll::Ready(Some(result)), Some(access)) = (&polled, &mut this.access) {
             match result {
@@ -119,7 +162,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Empty => true,
-            Content::Full(_) => false,
+            Content::Full(_) | Content::Rewritten(_) => false,
             Content::Streaming(streaming) => streaming.ahead.is_empty() && streaming.incoming.is_end_stream(),
         }
     }
@@ -129,6 +172,7 @@ impl Body for ReplyBody {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Streaming(streaming) => streaming.size_hint(),
+            Content::Rewritten(_) => SizeHint::new(),
         }
     }
 }
@@ -143,6 +187,18 @@ impl Streaming {
             hint.set_upper(upper + ahead);
         }
         hint
+    }
+
+    /// All of it, if it is all there.
+    fn whole(&mut self) -> Option<Bytes> {
+        if self.hold.is_some() && !self.incoming.is_end_stream() || self.ahead.iter().any(Result::is_err) {
+            return None;
+        }
+        let pieces: Vec<Bytes> = self.ahead.drain(..).flatten().collect();
+        Some(match pieces.as_slice() {
+            [one] => one.clone(),
+            several => several.concat().into(),
+        })
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReplyError>>> {
@@ -191,113 +247,6 @@ impl Drop for Streaming {
     fn drop(&mut self) {
         if self.incoming.is_end_stream() {
             self.give_back();
-        }
-    }
-}
-
-/// Hop by hop, or not for the client: `Set-Cookie` and CORS grants would work against us in a browser.
-const STRIPPED: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TRANSFER_ENCODING,
-    header::TRAILER,
-    header::UPGRADE,
-    header::SET_COOKIE,
-    HeaderName::from_static("alt-svc"),
-];
-
-/// What of the upstream's head reaches the client. `secure`: the client's connection is TLS.
-pub fn filter(headers: &mut HeaderMap, secure: bool) {
-    let mut doomed: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        doomed.extend(
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()),
-        );
-    }
-    let not_ours =
-        |name: &HeaderName| name.as_str().starts_with("access-control-") || name.as_str().starts_with("bearerd-");
-    doomed.extend(headers.keys().filter(|name| not_ours(name)).cloned());
-    for name in doomed.iter().filter(|name| **name != header::CONTENT_LENGTH).chain(&STRIPPED) {
-        headers.remove(name);
-    }
-    if !secure {
-        headers.remove(header::STRICT_TRANSPORT_SECURITY);
-    }
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
-    headers.append(header::VARY, HeaderValue::from_static("Authorization, X-Api-Key, Bearerd-Account"));
-    if may_hold_scripts(headers) {
-        headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    }
-}
-
-/// A page from somebody's mail must not act as a page of ours, next to the sign-in pages and with the browser's Basic credential.
-fn may_hold_scripts(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().to_ascii_lowercase();
-        let kind = kind.trim_ascii();
-        kind.ends_with(b"html") || kind.ends_with(b"+xml") || kind.ends_with(b"/xml")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filtered(pairs: &[(&'static str, &'static str)], secure: bool) -> Vec<String> {
-        let pair = |&(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        let mut headers: HeaderMap = pairs.iter().map(pair).collect();
-        filter(&mut headers, secure);
-        let mut lines: Vec<_> =
-            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-        lines.sort_unstable();
-        lines
-    }
-
-    #[test]
-    fn what_would_work_against_us_in_a_browser_does_not_pass() {
-        let vary = "vary: Authorization, X-Api-Key, Bearerd-Account";
-        let lines = filtered(
-            &[
-                ("access-control-allow-origin", "*"),
-                ("access-control-expose-headers", "x"),
-                ("set-cookie", "a=b"),
-                ("strict-transport-security", "max-age=1"),
-                ("connection", "close, x-hop"),
-                ("x-hop", "1"),
-                ("keep-alive", "timeout=5"),
-                ("transfer-encoding", "chunked"),
-                ("trailer", "x"),
-                ("upgrade", "h2c"),
-                ("bearerd-error", "fake"),
-                ("etag", "W/\"1\""),
-                ("content-length", "5"),
-            ],
-            false,
-        );
-        assert_eq!(lines, ["cache-control: private", "content-length: 5", "etag: W/\"1\"", vary]);
-        let lines = filtered(&[("strict-transport-security", "max-age=1"), ("cache-control", "no-store")], true);
-        assert_eq!(lines, ["cache-control: no-store", "strict-transport-security: max-age=1", vary]);
-    }
-
-    #[test]
-    fn pages_of_others_are_no_pages_of_ours() {
-        for kind in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml", "image/svg+xml", "text/xml"] {
-            let lines = filtered(&[("content-type", kind), ("content-security-policy", "x")], true);
-            assert!(lines.contains(&"content-security-policy: sandbox".to_owned()), "{kind}");
-            assert!(lines.contains(&"content-security-policy: x".to_owned()), "{kind}");
-        }
-        for kind in ["application/json;odata.metadata=minimal", "image/png", "text/plain"] {
-            let lines = filtered(&[("content-type", kind)], true);
-            assert!(!lines.iter().any(|line| line.starts_with("content-security-policy")), "{kind}");
         }
     }
 }

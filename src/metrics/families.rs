@@ -1,0 +1,141 @@
+//! Every family of metrics: its name, its help, and its place in the registry. Names are public (`docs/operations.md`).
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Side;
+use super::histogram::{Histogram, Histograms};
+use super::labels::{
+    Accounts, AtGate, Op, Outcome, Provider, Reason, Refresh, RequestLabels, SideLabel, State, UpstreamLabel, Waiting,
+};
+
+/// All of them, and the registry that renders them.
+pub struct Families {
+    pub registry: Registry,
+    pub requests: Family<RequestLabels, Counter>,
+    pub request_duration: Histogram,
+    pub upstream_duration: Histogram,
+    pub retries: Family<Reason, Counter>,
+    pub retry_budget_exhausted: Family<UpstreamLabel, Counter>,
+    pub gate_waiting: Family<AtGate, Gauge>,
+    pub gate_pauses: Family<AtGate, Counter>,
+    pub gate_refused: Family<AtGate, Counter>,
+    pub upstream_401: Family<Outcome, Counter>,
+    pub refreshes: Family<Refresh, Counter>,
+    pub refresh_duration: Histogram,
+    pub token_requests: Gauge,
+    pub token_requests_waiting: Family<Waiting, Gauge>,
+    pub provider_circuit: Family<Provider, Gauge>,
+    pub grants_lapsing: Family<Provider, Gauge>,
+    pub accounts: Family<Accounts, Gauge>,
+    pub leases: Family<State, Gauge>,
+    pub store_duration: Family<Op, Histogram, Histograms>,
+    pub client_connections: Gauge,
+    pub upstream_connections: Gauge,
+    pub reloads: Family<Outcome, Counter>,
+    pub credential_expiry: Family<Provider, Gauge>,
+    pub credential_fallbacks: Family<Provider, Counter>,
+}
+
+impl Families {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("bearerd");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that runs", build);
+
+        let connections = Family::<SideLabel, Gauge>::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let token_requests = Gauge::<i64, AtomicI64>::default();
+        registry.register("token_requests_in_flight", "Calls of a token endpoint under way", token_requests.clone());
+        let token_requests_waiting = Family::default();
+        let help = "Refreshes that wait for their turn at a token endpoint";
+        registry.register("token_requests_waiting", help, token_requests_waiting.clone());
+        let provider_circuit = Family::default();
+        let help = "Whether the token endpoint is asked: 0 closed (yes), 1 half open (one probe), 2 open (no)";
+        registry.register("provider_circuit", help, provider_circuit.clone());
+        let grants_lapsing = Family::default();
+        let help = "Grants that nobody has used for more than 80 % of the time after which the provider ends them";
+        registry.register("grants_lapsing", help, grants_lapsing.clone());
+
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let retries = Family::default();
+        registry.register("retries", "Requests sent to the upstream once more", retries.clone());
+        let retry_budget_exhausted = Family::default();
+        let help = "Requests that were not sent once more, because the upstream's budget of retries was used up";
+        registry.register("retry_budget_exhausted", help, retry_budget_exhausted.clone());
+        let gate_waiting = Family::default();
+        let help = "Requests that wait for a place at an account's workload, or for the end of its pause";
+        registry.register("gate_waiting", help, gate_waiting.clone());
+        let gate_pauses = Family::default();
+        registry.register("gate_pauses", "Pauses of an account's workload after a 429", gate_pauses.clone());
+        let gate_refused = Family::default();
+        let help = "Requests refused because of a pause, or because too many wait";
+        registry.register("gate_refused", help, gate_refused.clone());
+        let upstream_401 = Family::default();
+        registry.register("upstream_401", "401 answers of an upstream, by what became of them", upstream_401.clone());
+        let refreshes = Family::default();
+        registry.register("refresh", "Refreshes of a grant", refreshes.clone());
+        let accounts = Family::default();
+        registry.register("accounts", "Accounts in the store", accounts.clone());
+        let leases = Family::default();
+        registry.register("leases", "Leases in memory", leases.clone());
+        let reloads = Family::default();
+        registry.register("config_reloads", "Reloads of the configuration", reloads.clone());
+        let credential_expiry = Family::default();
+        registry.register_with_unit(
+            "credential_expiry",
+            "How long the app credential in use at the provider is still valid; negative: it has expired",
+            Unit::Seconds,
+            credential_expiry.clone(),
+        );
+
+        let credential_fallbacks = Family::default();
+        let help = "Requests to the provider that an app credential other than the first of the list was needed for";
+        registry.register("credential_fallbacks", help, credential_fallbacks.clone());
+
+        let mut duration = |name: &str, help: &str| {
+            let histogram = Histogram::default();
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+            histogram
+        };
+        let request_duration = duration("request_duration", "From a request's head to the head of its answer");
+        let upstream_duration = duration("upstream_duration", "Waiting for an upstream's head");
+        let refresh_duration = duration("refresh_duration", "Calls of a token endpoint for a refresh");
+        let store_duration = Family::new_with_constructor(Histograms);
+        let help = "Operations on the store";
+        registry.register_with_unit("store_duration", help, Unit::Seconds, store_duration.clone());
+
+        Self {
+            registry,
+            requests,
+            request_duration,
+            upstream_duration,
+            retries,
+            retry_budget_exhausted,
+            gate_waiting,
+            gate_pauses,
+            gate_refused,
+            upstream_401,
+            refreshes,
+            refresh_duration,
+            token_requests,
+            token_requests_waiting,
+            provider_circuit,
+            grants_lapsing,
+            accounts,
+            leases,
+            store_duration,
+            client_connections: connections.get_or_create_owned(&SideLabel { side: Side::Client }),
+            upstream_connections: connections.get_or_create_owned(&SideLabel { side: Side::Upstream }),
+            reloads,
+            credential_expiry,
+            credential_fallbacks,
+        }
+    }
+}
