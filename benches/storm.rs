@@ -5,6 +5,8 @@
 //! and their ratio is what counts. `cargo bench --bench storm -- [ACCOUNTS [SECONDS]]`: within how many seconds they expire.
 
 mod fixture;
+#[path = "fixture/kilobyte.rs"]
+mod kilobyte;
 #[path = "fixture/upstream.rs"]
 mod upstream;
 
@@ -64,7 +66,8 @@ fn main() {
     );
     let entra = provider.block_on(async { entra.expect("a port") });
     let store = tempfile::tempdir().expect("a directory");
-    let config = configuration(&fixture::config(store.path(), &format!("http://{}", upstream::start())), &entra);
+    let config =
+        configuration(&fixture::config(store.path(), &format!("http://{}", upstream::start(kilobyte::answer))), &entra);
 
     let started = clock.moment();
     let (app, grants) = slow.block_on(async {
@@ -257,7 +260,7 @@ async fn connection(address: SocketAddr, number: usize, end: Arc<AtomicBool>, cl
         let sent = clock.moment();
         let answer = sender.send_request(request).await.expect("an answer");
         assert_eq!(answer.status(), http::StatusCode::OK);
-        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes().len(), upstream::BODY.len());
+        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes().len(), kilobyte::BODY.len());
         latencies.push(clock.moment().since(sent));
         tokio::time::sleep(PAUSE).await;
     }
