@@ -1,6 +1,6 @@
 # Targets without logic; the logic is in cargo and in tests/.
 
-.PHONY: setup fmt lint test e2e bench run-sandbox deny ci
+.PHONY: setup fmt lint test e2e bench fuzz run-sandbox deny ci
 
 setup: ## install what the end-to-end tests need
 	tests/e2e/setup.sh
@@ -20,6 +20,9 @@ e2e: setup ## the end-to-end tests alone, on binaries that are already built
 
 bench:
 	cargo bench
+
+fuzz: ## each target for SECONDS_EACH=60; needs a C++ compiler
+	fuzz/run.sh
 
 run-sandbox:
 	cargo run --release -- sandbox

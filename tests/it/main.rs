@@ -11,6 +11,7 @@ mod explain;
 mod fault_matrix;
 mod framing;
 mod fresh;
+mod fuzz;
 mod harness;
 mod healing;
 mod hosts;
