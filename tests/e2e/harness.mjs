@@ -24,19 +24,20 @@ export const BINARY = process.env.BEARERD_BIN ?? path.join(ROOT, 'target/debug/b
 export const FAULTY_BINARY = process.env.BEARERD_FAULT_BIN ?? path.join(ROOT, 'target/e2e/bearerd-fault-points');
 
 // A provider, an API and a configuration that joins them. `serve()` starts bearerd on it; everything ends with the test `t`.
-// `rotation`: what the provider does with refresh tokens, one of ROTATIONS.
+// `rotation`: what the provider does with refresh tokens, one of ROTATIONS. `api`: starts the API, told how to know whose a token is; or its
+// URL. `tls`: files of a certificate for localhost, which clients then reach the proxy by. `hosts`: further names of the proxy.
 export async function world(t, {
-  accessTokenSeconds, rotation = 'strict', accounts = ['alice', 'bob'], log = 'info', env = {},
+  accessTokenSeconds, rotation = 'strict', accounts = ['alice', 'bob'], log = 'info', env = {}, api = startUpstream, tls, hosts = [],
 } = {}) {
   const directory = await mkdtemp(path.join(tmpdir(), 'bearerd-e2e-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
   const [port, adminPort, providerPort] = await freePorts(3);
-  const url = `http://127.0.0.1:${port}`;
+  const url = tls ? `https://localhost:${port}` : `http://127.0.0.1:${port}`;
   const redirectUris = [`${url}/.bearerd/callback/idp`];
   const provider = await startProvider({ port: providerPort, redirectUris, accessTokenSeconds, rotation });
   t.after(() => provider.stop());
-  const upstream = await startUpstream(provider.verify);
-  t.after(() => upstream.stop());
+  const upstream = typeof api === 'string' ? { url: api } : await api(provider.verify);
+  t.after(() => upstream.stop?.());
 
   const config = path.join(directory, 'bearerd.toml');
   const store = path.join(directory, 'data');
@@ -55,6 +56,8 @@ export async function world(t, {
 [server]
 listen = "127.0.0.1:${port}"
 public_url = "${url}"
+allowed_hosts = ${JSON.stringify(hosts)}
+${tls ? `tls = { cert_file = "${tls.cert}", key_file = "${tls.key}" }` : ''}
 
 [admin]
 listen = "127.0.0.1:${adminPort}"

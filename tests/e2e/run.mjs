@@ -3,10 +3,12 @@
 //
 //     node tests/e2e/run.mjs [part of a file's name]...
 
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { run } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { recordInto, secondOriginRequests } from './recorder.mjs';
 
 const DIRECTORY = fileURLToPath(new URL('test', import.meta.url));
 const FIRST = '09-outage.test.mjs';
@@ -18,6 +20,9 @@ if (files.length === 0) {
   console.error(`no test file is called like ${wanted.join(' or ')}`);
   process.exit(2);
 }
+
+const record = mkdtempSync(path.join(tmpdir(), 'bearerd-second-origins-'));
+recordInto(record);
 
 let passed = 0;
 let failed = 0;
@@ -35,9 +40,27 @@ for await (const { type, data } of run({ files, concurrency: 2, timeout: 600_000
     console.log(`FAILED ${data.name} (${seconds(data)})\n${error?.stack ?? error}`);
   }
 }
+judgeSecondOrigins();
+rmSync(record, { recursive: true });
 console.log(`\n${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 
 function seconds(data) {
   return `${(data.details.duration_ms / 1000).toFixed(1)} s`;
+}
+
+// The last test, over all the others: where downloads and uploads went, no Authorization came.
+function judgeSecondOrigins() {
+  const requests = secondOriginRequests(record);
+  const leaks = requests.filter(({ authorization }) => authorization !== undefined);
+  // A part of the suite need not go there at all.
+  if (requests.length === 0 && wanted.length) return;
+  if (leaks.length || requests.length === 0) {
+    failed += 1;
+    console.log(`FAILED the second origins of the whole run: ${leaks.length} of ${requests.length} requests had an Authorization`);
+    for (const leak of leaks) console.log(JSON.stringify(leak));
+  } else {
+    passed += 1;
+    console.log(`ok     the second origins of the whole run: ${requests.length} requests, none had an Authorization`);
+  }
 }

@@ -22,6 +22,12 @@ need chromium chromium fonts-dejavu-core
 need node nodejs npm
 need npm npm
 need faketime faketime
+# Clients of other people, old and new. Java compiles its program as it starts it, and runs WireMock.
+need javac default-jdk-headless
+need php php-cli
+need nghttp nghttp2-client
+need perl perl
+perl -MLWP::UserAgent -MHTTP::Tiny -e 1 2>/dev/null || missing+=(libwww-perl perl)
 
 if ((${#missing[@]})); then
   if ! have apt-get; then

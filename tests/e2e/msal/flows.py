@@ -1,7 +1,7 @@
 """Microsoft's MSAL for Python against the simulated Entra ID: what MSAL accepts is Entra-shaped.
 
 Prints one line for each flow that MSAL accepted. Stops with a traceback at the first one that it did not.
-Everything comes by the environment: AUTHORITY (https), SANDBOX and GRAPH (plain http, the switches and the API), CLIENT_ID,
+Everything comes by the environment: AUTHORITY (https), SANDBOX, GRAPH and PROXY (plain http: the switches, the API, bearerd), CLIENT_ID,
 CLIENT_SECRET, KEY and CERTIFICATE (PEM files); REQUESTS_CA_BUNDLE is what `requests` trusts.
 """
 
@@ -18,6 +18,7 @@ import requests
 AUTHORITY = os.environ["AUTHORITY"]
 SANDBOX = os.environ["SANDBOX"]
 GRAPH = os.environ["GRAPH"]
+PROXY = os.environ["PROXY"]
 CLIENT_ID = os.environ["CLIENT_ID"]
 REDIRECT = "http://localhost:9999/callback"
 SCOPES = ["User.Read", "Mail.Send"]
@@ -149,6 +150,33 @@ def of_a_middle_tier():
     middle = application(os.environ["CLIENT_SECRET"])
     result = accepted("on behalf of", middle.acquire_token_on_behalf_of(own["access_token"], DEFAULT))
     assert ask(result).json()["mail"] == "bob@contoso.example"
+    through_the_proxy(own["access_token"])
+
+
+def through_the_proxy(token):
+    """What an application does that has nothing but its user's token for it: the proxy acts on behalf of that user."""
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {token}"
+    subjects, link = [], f"{PROXY}/v1.0/me/messages?$top=10"
+    while link:
+        page = session.get(link, timeout=10).json()
+        subjects += [message["subject"] for message in page["value"]]
+        link = page.get("@odata.nextLink")
+        assert not link or link.startswith(f"{PROXY}/v1.0/"), link
+    assert len(subjects) == 25, subjects
+
+    members = [{"id": "me", "method": "GET", "url": f"{PROXY}/v1.0/me"}]
+    [member] = session.post(f"{PROXY}/v1.0/$batch", json={"requests": members}, timeout=10).json()["responses"]
+    assert (member["status"], member["body"]["mail"]) == (200, "bob@contoso.example"), member
+
+    file, content = f"{PROXY}/v1.0/me/drive/root:/msal.bin:/content", os.urandom(100_000)
+    assert session.put(file, data=content, timeout=10).status_code == 201
+    # On the way to the other origin `requests` takes the token off.
+    assert session.get(file, timeout=10).content == content
+
+    requests.post(f"{GRAPH}/_sandbox/fault", data="graph/v1.0/me/mailFolders:503=1", timeout=10).raise_for_status()
+    assert session.get(f"{PROXY}/v1.0/me/mailFolders", timeout=10).status_code == 200
+    print("accepted: a token of its user at the proxy", flush=True)
 
 
 def of_a_device():

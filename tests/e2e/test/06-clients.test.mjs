@@ -9,6 +9,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import GraphClient from '@microsoft/microsoft-graph-client';
 import { BINARY, eventually, freePorts, launch, run } from '../harness.mjs';
+import { recordSandbox } from '../recorder.mjs';
 
 let sandbox;
 let base;
@@ -28,6 +29,7 @@ before(async () => {
   [, key] = /alice:([\w.~-]+)/.exec(curlLine) ?? assert.fail(`no key in ${curlLine}`);
 });
 after(async () => {
+  await recordSandbox(upstream);
   await sandbox?.stop();
   await rm(directory, { recursive: true, force: true });
 });

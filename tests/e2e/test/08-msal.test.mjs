@@ -3,7 +3,7 @@
 // MSAL speaks https only, so a TLS proxy with a certificate of a test CA stands in front of the sandbox.
 
 import assert from 'node:assert/strict';
-import { readFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import https from 'node:https';
 import { tmpdir } from 'node:os';
@@ -11,6 +11,8 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { BINARY, freePorts, launch, run } from '../harness.mjs';
+import { recordSandbox } from '../recorder.mjs';
+import { certificates, openssl, subject } from '../tls.mjs';
 
 const PYTHON = fileURLToPath(new URL('../.venv/bin/python', import.meta.url));
 const FLOWS = fileURLToPath(new URL('../msal/flows.py', import.meta.url));
@@ -28,6 +30,7 @@ const EXPECTED = [
   'the refusal of a revoked refresh token',
   'a token for the application itself',
   'on behalf of',
+  'a token of its user at the proxy',
   'device code',
   'managed identity, App Service',
   'managed identity, IMDS',
@@ -37,15 +40,13 @@ test('MSAL for Python accepts the simulated Entra ID in every flow', async (t) =
   const directory = await mkdtemp(path.join(tmpdir(), 'bearerd-msal-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
   const file = (name) => path.join(directory, name);
-  await certificates(directory);
+  const identity = await certificates(directory);
+  await openssl(directory, 'req', '-x509', ...subject('bearerd'), '-keyout', 'client.key', '-out', 'client.pem');
 
   const [port, , , , tlsPort] = await freePorts(5);
-  const entra = `http://127.0.0.1:${port + 2}`;
+  const [entra, graph] = [port + 2, port + 3].map((at) => `http://127.0.0.1:${at}`);
   const origin = `https://localhost:${tlsPort}`;
-  await listenWithTls(t, tlsPort, port + 2, {
-    key: await readFile(file('server.key')),
-    cert: await readFile(file('server.pem')),
-  });
+  await listenWithTls(t, tlsPort, port + 2, identity);
   const arguments_ = ['--port-base', `${port}`, '--entra-origin', origin, '--client-certificate', file('client.pem')];
   const sandbox = launch(BINARY, ['sandbox', ...arguments_], { cwd: directory, env: { SSL_CERT_FILE: file('ca.pem') } });
   t.after(() => sandbox.stop());
@@ -65,7 +66,8 @@ test('MSAL for Python accepts the simulated Entra ID in every flow', async (t) =
       REQUESTS_CA_BUNDLE: file('ca.pem'),
       AUTHORITY: `${origin}/${tenant}`,
       SANDBOX: entra,
-      GRAPH: `http://127.0.0.1:${port + 3}`,
+      GRAPH: graph,
+      PROXY: `http://127.0.0.1:${port}`,
       CLIENT_ID: said[1],
       CLIENT_SECRET: said[2],
       KEY: file('client.key'),
@@ -75,6 +77,7 @@ test('MSAL for Python accepts the simulated Entra ID in every flow', async (t) =
     },
   });
   assert.equal(flows.code, 0, `${flows.stdout}\n${flows.stderr}`);
+  await recordSandbox(graph);
   const accepted = flows.stdout.trim().split('\n').map((line) => line.replace(/^accepted: /, ''));
   assert.deepEqual(accepted, EXPECTED);
   t.diagnostic(`MSAL ran ${accepted.length} flows in ${((Date.now() - started) / 1000).toFixed(1)} s: ${accepted.join('; ')}`);
@@ -86,23 +89,6 @@ test('MSAL for Python accepts the simulated Entra ID in every flow', async (t) =
   const algorithms = seen.filter(({ client_auth: auth }) => auth === 'Assertion').map(({ client_assertion: shown }) => shown.header.alg);
   assert.deepEqual(algorithms, ['PS256', 'PS256', 'RS256']);
 });
-
-// A CA, a certificate of it for localhost, and the certificate of the application.
-async function certificates(directory) {
-  const subject = (name) => ['-subj', `/CN=${name}`, '-days', '2', '-nodes', '-newkey', 'rsa:2048'];
-  await openssl(directory, 'req', '-x509', ...subject('bearerd test CA'), '-keyout', 'ca.key', '-out', 'ca.pem');
-  await openssl(directory, 'req', '-x509', ...subject('bearerd'), '-keyout', 'client.key', '-out', 'client.pem');
-  await openssl(directory, 'req', ...subject('localhost'), '-keyout', 'server.key', '-out', 'server.csr');
-  await writeFile(path.join(directory, 'names'), 'subjectAltName = DNS:localhost\n');
-  const signing = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '2', '-extfile', 'names'];
-  await openssl(directory, 'x509', '-req', '-in', 'server.csr', ...signing, '-out', 'server.pem');
-}
-
-async function openssl(directory, ...command) {
-  const made = await run('openssl', command, { cwd: directory, timeout: 30_000 });
-  assert.equal(made.code, 0, made.stderr);
-  return made.stdout;
-}
 
 // Ends TLS and passes everything on.
 async function listenWithTls(t, port, to, identity) {
