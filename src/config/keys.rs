@@ -65,7 +65,12 @@ const SERVER: Keys = &[
     key("listen", List, Default("127.0.0.1:8080"), "IP:port or unix:/path; one or a list"),
     key("public_url", Text, Optional("http://127.0.0.1:8080"), "how clients reach us; default: the first listen"),
     key("allowed_hosts", List, Default(""), "further names accepted in Host"),
-    key("trusted_proxies", List, Default(""), "networks whose X-Forwarded-For we believe, for logs and limits only"),
+    key(
+        "trusted_proxies",
+        List,
+        Default(""),
+        "networks whose X-Forwarded-For we believe, for logs and limits only, and X-Forwarded-Proto, for links",
+    ),
     key("plaintext_ok", Flag, Default("false"), "must be true to listen without TLS on a non-loopback address"),
     key("workers", Integer, Default("0"), "threads of the data path; 0: one per core"),
     key("tls", Table(TLS), Optional(""), "TLS on the data listener; without it: plain HTTP."),

@@ -52,7 +52,7 @@ pub struct Server {
     pub public_url: Url,
     /// Further host names accepted in `Host`, lower case, without a port.
     pub allowed_hosts: Vec<String>,
-    /// Networks whose `X-Forwarded-For` is believed, for logs and limits only.
+    /// Networks whose `X-Forwarded-For` is believed, for logs and limits only, and `X-Forwarded-Proto`, for links.
     pub trusted_proxies: Vec<Network>,
     /// Never 0: the number of cores is filled in.
     pub workers: usize,

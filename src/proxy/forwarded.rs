@@ -1,4 +1,5 @@
-//! Where a request comes from when trusted proxies stand in front of us. For logs and limits only: no decision about access looks here.
+//! What trusted proxies in front of us say: where a request comes from, for logs and limits only, and whether it came to them by TLS, for the
+//! links in answers. No decision about access looks here.
 
 use std::net::IpAddr;
 
@@ -13,8 +14,7 @@ pub fn origin(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> P
     let PeerAddress::Tcp(socket) = peer else {
         return peer.clone();
     };
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    if !is_trusted(socket.ip()) {
+    if !is_trusted(socket.ip(), trusted) {
         return peer.clone();
     }
     let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
@@ -25,11 +25,23 @@ pub fn origin(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> P
             break;
         };
         origin = (address, 0).into();
-        if !is_trusted(address) {
+        if !is_trusted(address, trusted) {
             break;
         }
     }
     PeerAddress::Tcp(origin)
+}
+
+/// Whether the client's own connection, to the trusted proxy before us, is TLS (`X-Forwarded-Proto`).
+pub fn by_tls(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> bool {
+    let PeerAddress::Tcp(socket) = peer else { return false };
+    let mut lines = headers.get_all("x-forwarded-proto").iter();
+    let (Some(only), None) = (lines.next(), lines.next()) else { return false };
+    only.as_bytes().eq_ignore_ascii_case(b"https") && is_trusted(socket.ip(), trusted)
+}
+
+fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.contains(address))
 }
 
 #[cfg(test)]
@@ -52,5 +64,20 @@ mod tests {
         assert_eq!(seen("10.1.1.1", &["198.51.100.9, 203.0.113.7", "10.2.2.2"]), "203.0.113.7");
         assert_eq!(seen("10.1.1.1", &["nonsense"]), "10.1.1.1");
         assert_eq!(seen("10.1.1.1", &[]), "10.1.1.1");
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_that_a_client_uses_tls() {
+        let trusted = [Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+        let by_tls = |peer: &str, lines: &[&str]| {
+            let name = http::HeaderName::from_static("x-forwarded-proto");
+            let headers = lines.iter().map(|&line| (name.clone(), line.parse().unwrap())).collect();
+            by_tls(&PeerAddress::Tcp(format!("{peer}:5").parse().unwrap()), &headers, &trusted)
+        };
+        assert!(by_tls("10.1.1.1", &["https"]) && by_tls("10.1.1.1", &["HTTPS"]));
+        for lines in [&["http"][..], &["https, http"], &["https", "https"], &[]] {
+            assert!(!by_tls("10.1.1.1", lines), "{lines:?}");
+        }
+        assert!(!by_tls("192.0.2.1", &["https"]));
     }
 }

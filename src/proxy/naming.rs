@@ -7,14 +7,15 @@ mod body;
 
 use std::borrow::Cow;
 
-use http::HeaderValue;
 use http::header;
 use http::request::Parts;
 use http::uri::Authority;
+use http::{HeaderValue, Version};
 
 pub use self::body::translate;
 use super::Peer;
 use super::error::{Kind, Refusal};
+use super::forwarded;
 use super::route::{Route, Routes, split_alias};
 use super::shared::Shared;
 use crate::graph::links::Links;
@@ -53,9 +54,12 @@ struct Origin<'o> {
 impl Shared {
     /// `Host` was checked before.
     pub(super) fn naming(&self, head: &Parts, peer: &Peer) -> Naming<'_> {
+        let by_tls = || peer.secure || forwarded::by_tls(&peer.address, &head.headers, &self.trusted_proxies);
         let scheme = match head.uri.scheme_str() {
             Some("https") => "https",
-            None if peer.secure => "https",
+            // A client that takes us for its HTTP proxy means what it writes.
+            Some(_) if head.version < Version::HTTP_2 => "http",
+            _ if by_tls() => "https",
             _ => "http",
         };
         let public = &*self.public_origin;

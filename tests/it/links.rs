@@ -372,6 +372,32 @@ async fn every_name_that_a_client_has_for_us() {
 }
 
 /// Old clients know an answer's end by its length or by the end of the connection.
+/// Who follows a link with http in it says the password in the clear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_says_by_which_scheme_it_was_asked() {
+    let upstream = upstream(|origin, _| sized("identity", "", sent(SHORT, origin).as_bytes())).await;
+    for (trusted, said, scheme) in [
+        ("127.0.0.0/8", "X-Forwarded-Proto: https", "https"),
+        ("127.0.0.0/8", "X-Forwarded-Proto: http", "http"),
+        ("127.0.0.0/8", "X: y", "http"),
+        ("10.0.0.0/8", "X-Forwarded-Proto: https", "http"),
+    ] {
+        let config = format!("[server]\nallowed_hosts = [\"other.example\"]\ntrusted_proxies = [\"{trusted}\"]");
+        let rig = Rig::before(&upstream.origin(), &config).await;
+        let mut wire = rig.wire().await;
+        let credential = basic("alice", KEY);
+        let head =
+            format!("GET /v1.0/me HTTP/1.1\r\nHost: other.example\r\n{said}\r\nAuthorization: {credential}\r\n\r\n");
+        wire.send(head).await;
+        let answer = text(&wire.answer().await.body);
+        assert_eq!(
+            answer,
+            arrives(SHORT, &upstream.origin(), &format!("{scheme}://other.example")),
+            "{trusted} {said}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_every_version_know_where_it_ends() {
     let filler = "x".repeat(100_000);
