@@ -42,6 +42,11 @@ fn add(roots: &mut RootCertStore, pem: &str) -> Result<(), TlsError> {
     if count == 0 { Err(TlsError::Empty) } else { Ok(()) }
 }
 
+/// Reads the system's trust anchors, most of the work of a start, so that it can be done beside the rest.
+pub fn read_ahead() {
+    system_roots();
+}
+
 /// Read once: a hundred files on some systems.
 fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();

@@ -115,6 +115,9 @@ pub(crate) struct Sandbox {
     /// The certificate (PEM) that the application may prove itself with too
     #[arg(long, value_name = "FILE")]
     pub(crate) client_certificate: Option<PathBuf>,
+    /// Only the simulated Entra and Graph, for a bearerd of your own: no proxy, nobody signed in, Graph keeps no record of its requests
+    #[arg(long)]
+    pub(crate) tenant_only: bool,
 }
 
 /// `bearerd login`.
@@ -298,10 +301,16 @@ fn warn(warnings: &[String]) {
 
 /// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    say_part(text).map(drop)
+}
+
+/// Prints a part. False: the reader has seen enough.
+pub(crate) fn say_part(text: &str) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

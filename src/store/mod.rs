@@ -132,13 +132,20 @@ impl Store {
         self.run("list", move |backend| backend.list(after.as_deref(), limit)).await
     }
 
-    /// Active grants of `provider` whose refresh token nobody has used since `before`, the longest idle first, without tokens.
-    pub async fn idle(&self, provider: &str, before: Timestamp, limit: usize) -> Result<Vec<Grant>, StoreError> {
+    /// Active grants of `provider` whose refresh token nobody has used since `before`, the longest idle first, without tokens;
+    /// `skip` of them are left out.
+    pub async fn idle(
+        &self,
+        provider: &str,
+        before: Timestamp,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
         let provider = provider.to_owned();
-        self.run("idle", move |backend| backend.idle(&provider, before, limit)).await
+        self.run("idle", move |backend| backend.idle(&provider, before, skip, limit)).await
     }
 
-    /// (provider, state) -> number. States: `active`, `uncertain`, `reauth`, `revoked`.
+    /// (provider, state) -> number, of those in which an account ever was. States: `active`, `uncertain`, `reauth`, `revoked`.
     pub async fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
         self.run("counts", Sqlite::counts).await
     }
@@ -213,9 +220,10 @@ impl Store {
         self.run("remove", move |backend| backend.remove(&key)).await
     }
 
-    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, and expired tickets.
+    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, and expired tickets, a few at a time.
     pub async fn sweep(&self) -> Result<(), StoreError> {
-        self.run("sweep", Sqlite::sweep).await
+        while self.run("sweep", Sqlite::sweep).await? {}
+        Ok(())
     }
 
     /// Changes after `sequence`, made by anyone, this process included. Cheap when there is none. Several changes of one

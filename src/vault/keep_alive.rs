@@ -18,8 +18,10 @@ const FIRST: Duration = Duration::from_secs(300);
 const EVERY: Duration = Duration::from_secs(3600);
 /// The clock is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
-/// Of one sweep and one provider; the longest idle come first.
-const PAGE: usize = 5_000;
+/// Grants read at a time.
+const PAGE: usize = 200;
+/// The most of one sweep and one provider; the longest idle come first.
+const MOST: usize = 5_000;
 /// A sweep takes this part of what is due, and no fewer than `FEWEST`: so what has gathered is spread over days.
 const PART: usize = 24;
 const FEWEST: usize = 10;
@@ -65,7 +67,7 @@ impl Vault {
         let silent = warned.is_some_and(|at| now.since(at) < A_DAY);
         for (id, _, limit) in self.0.with_limit() {
             let before = ago(self.0.clock.now(), limit * 4 / 5);
-            let Ok(lapsing) = self.0.store.idle(id, before, PAGE).await else { continue };
+            let Ok(lapsing) = self.0.store.idle(id, before, 0, MOST).await else { continue };
             self.0.metrics.grants_lapsing(id, lapsing.len());
             if !silent && !lapsing.is_empty() {
                 *warned = Some(now);
@@ -93,9 +95,7 @@ impl Inner {
         limit: Duration,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let mut due = self.store.idle(provider, ago(now, limit / 3), PAGE).await?;
-        // Those that only a person can help must not take the places of the others.
-        due.retain(|grant| is_due(grant, limit, now) && self.upstream_for(grant).is_some());
+        let due = self.due_for_use(provider, limit, now).await?;
         let quota = due.len().div_ceil(PART).max(FEWEST);
         for (number, grant) in due.into_iter().enumerate() {
             let urgent = idle(&grant, now) > limit * 4 / 5;
@@ -114,6 +114,22 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// However many there are that only a person can help: they do not take the places of the others.
+    async fn due_for_use(&self, provider: &str, limit: Duration, now: Timestamp) -> Result<Vec<Grant>, StoreError> {
+        let (mut due, mut looked_at) = (Vec::new(), 0);
+        loop {
+            let page = self.store.idle(provider, ago(now, limit / 3), looked_at, PAGE).await?;
+            looked_at += PAGE;
+            let is_last = page.len() < PAGE;
+            due.extend(
+                page.into_iter().filter(|grant| is_due(grant, limit, now) && self.upstream_for(grant).is_some()),
+            );
+            if is_last || due.len() >= MOST {
+                return Ok(due);
+            }
+        }
     }
 
     /// The first upstream of the grant's provider for which nothing waits for a sign-in.

@@ -55,6 +55,9 @@ const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
 /// How long "somebody has to sign in" is answered without another look; a change ends it at once.
 const STATE_MEMORY: Duration = Duration::from_secs(5);
 
+/// Parts of the memory of accounts, each with a lock: whoever looks through a million of them holds up a request for a thousand at most.
+const SHARDS: usize = 1024;
+
 /// A handle on the vault; clones share it.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
@@ -66,7 +69,7 @@ struct Inner {
     metrics: Metrics,
     providers: BTreeMap<String, ProviderEntry>,
     upstreams: Vec<UpstreamEntry>,
-    slots: DashMap<Alias, Arc<Slot>>,
+    slots: DashMap<Alias, Arc<Slot>, foldhash::quality::RandomState>,
     minted: Minted,
     /// The newest change of the store that memory follows. `None`: not asked yet.
     seen: tokio::sync::Mutex<Option<u64>>,
@@ -170,7 +173,7 @@ impl Vault {
             metrics,
             providers,
             upstreams,
-            slots: DashMap::new(),
+            slots: DashMap::with_hasher_and_shard_amount(foldhash::quality::RandomState::default(), SHARDS),
             minted,
             seen: tokio::sync::Mutex::default(),
         }))

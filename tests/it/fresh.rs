@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bearerd::clock::{Clock, Timestamp};
+use bearerd::config::Rotation;
 use bearerd::sandbox::{Effect, Fault, Gate};
-use bearerd::store::Status;
+use bearerd::store::{Claim, Failure, FailureKind, Status};
 
 use crate::harness::{self, Setup};
 use crate::vault::rig::{Mode, Process, Rig, at_once};
@@ -164,6 +165,29 @@ async fn idle_grants_are_kept_from_lapsing_each_once() {
     assert_eq!(one.status("carol").await, Status::Active);
     rig.clock.advance(29 * DAY);
     one.core.vault.keep_alive().await;
+    assert_eq!(rig.asked().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_only_a_person_can_help_do_not_keep_the_others_from_being_used() {
+    // More than are read from the store at a time.
+    const PARKED: usize = 210;
+    let rig = Rig::with(Mode::Tolerant, PARKED + 5);
+    let process = rig.signed_in().await;
+    let store = &process.core.store;
+    let waiting = store.idle("entra", rig.clock.now().plus(DAY), 0, PARKED).await.expect("it reads");
+    assert_eq!(waiting.len(), PARKED);
+    // For each of the two upstreams of the provider.
+    for (grant, scope_set) in waiting.iter().flat_map(|grant| [(grant, "Mail.Read User.Read"), (grant, "Files.Read")]) {
+        let claim = store.claim(&grant.key, grant.epoch, grant.version, DAY, Rotation::Tolerant).await;
+        let Ok(Claim::Claimed { fence, fingerprint, .. }) = claim else { panic!("{claim:?}") };
+        let (scope_set, text) = (scope_set.to_owned(), "a person is needed".to_owned());
+        let kind = FailureKind::Park { scope_set, asked: None, text, claims: None };
+        let failure = Failure { key: grant.key.clone(), epoch: grant.epoch, presented: fingerprint, fence, kind };
+        store.fail(failure, Rotation::Tolerant).await.expect("it is stored");
+    }
+    rig.clock.advance(41 * DAY);
+    process.core.vault.keep_alive().await;
     assert_eq!(rig.asked().len(), 5);
 }
 

@@ -90,7 +90,8 @@ async fn a_removed_account_leaves_its_counters() {
         assert!(!store.remove(&key("alice")).await.unwrap());
         assert!(store.revoke(&key("alice")).await.unwrap().is_none());
         assert!(store.find("alice").await.unwrap().is_none() && store.load(&key("alice")).await.unwrap().is_none());
-        assert!(store.list(None, 10).await.unwrap().is_empty() && store.counts().await.unwrap().is_empty());
+        assert!(store.list(None, 10).await.unwrap().is_empty());
+        assert!(store.counts().await.unwrap().iter().all(|(.., count)| *count == 0));
 
         let mut again = sign_in("alice");
         again.alias = alias("alice2");

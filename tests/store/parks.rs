@@ -152,7 +152,7 @@ async fn the_idle_come_longest_idle_first() {
         store.revoke(&key("erin")).await.unwrap();
 
         let idle = async |before, limit| {
-            let grants = store.idle("entra", before, limit).await.unwrap();
+            let grants = store.idle("entra", before, 0, limit).await.unwrap();
             assert!(grants.iter().all(|grant| grant.access.is_empty()));
             grants.iter().map(|grant| grant.alias.to_string()).collect::<Vec<_>>()
         };
@@ -160,6 +160,8 @@ async fn the_idle_come_longest_idle_first() {
         assert_eq!(idle(now, 1).await, ["bob"]);
         assert_eq!(idle(now.plus(Duration::from_secs(1)), 10).await, ["bob", "fred", "alice"]);
         assert_eq!(idle(rig.clock.now().plus(Duration::from_secs(1)), 10).await, ["bob", "fred", "alice", "dave"]);
+        let second = store.idle("entra", now, 1, 10).await.unwrap();
+        assert_eq!(second.iter().map(|grant| grant.alias.as_str()).collect::<Vec<_>>(), ["fred"]);
         assert_eq!(idle(found(&store, "bob").await.signed_in_at, 10).await, Vec::<String>::new());
     }
 }

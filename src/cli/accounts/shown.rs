@@ -6,48 +6,80 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::app::Core;
-use crate::cli::{Format, say, say_json};
+use crate::cli::{Format, say, say_json, say_part};
 use crate::clock::Timestamp;
 use crate::store::{Grant, Parked, Reason, Status};
 
 /// Accounts read from the store at a time.
 const PAGE: usize = 1000;
 
+/// Page by page: a million accounts take no more memory than a thousand.
 pub async fn list(core: &Core, store: &Path, format: Format) -> anyhow::Result<()> {
-    let mut grants: Vec<Grant> = Vec::new();
-    loop {
-        let after = grants.last().map(|grant| grant.alias.as_str());
-        let page = core.store.list(after, PAGE).await?;
-        let last = page.len() < PAGE;
-        grants.extend(page);
-        if last {
-            break;
-        }
-    }
-    if format == Format::Json {
-        return say_json(&grants.iter().map(document).collect());
-    }
-    if grants.is_empty() {
+    let mut page = core.store.list(None, PAGE).await?;
+    if format == Format::Table && page.is_empty() {
         let store = store.canonicalize().unwrap_or_else(|_| store.to_owned());
         return say(&format!(
             "no accounts yet in {}; `bearerd login --account ALIAS --link` makes a sign-in link\n",
             store.display()
         ));
     }
-    let mut text = String::new();
-    let width = grants.iter().map(|grant| grant.alias.as_str().len()).max().unwrap_or(0).max(5);
-    let _ = writeln!(text, "{:width$}  {:9}  {:12}  {:20}  WHY", "ALIAS", "STATUS", "PROVIDER", "REFRESHED");
-    for grant in &grants {
-        let refreshed = grant.refreshed_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-        let (status, why) = (grant.state(), why(grant));
-        let _ = writeln!(
-            text,
-            "{:width$}  {status:9}  {:12}  {refreshed:20}  {why}",
-            grant.alias.as_str(),
-            grant.key.provider
-        );
+    let mut listing = Listing::begin(format, &page);
+    while !page.is_empty() {
+        if !say_part(&listing.part(&page))? {
+            return Ok(());
+        }
+        let after = page.last().filter(|_| page.len() == PAGE).map(|grant| grant.alias.clone());
+        page = match after {
+            Some(after) => core.store.list(Some(after.as_str()), PAGE).await?,
+            None => Vec::new(),
+        };
     }
-    say(&text)
+    say(listing.end())
+}
+
+/// A list as it is printed: one document, whatever its parts.
+struct Listing {
+    format: Format,
+    /// Of the first column, by the first page.
+    width: usize,
+    begun: bool,
+}
+
+impl Listing {
+    fn begin(format: Format, first: &[Grant]) -> Self {
+        let width = first.iter().map(|grant| grant.alias.as_str().len()).max().unwrap_or(0).max(5);
+        Self { format, width, begun: false }
+    }
+
+    fn part(&mut self, page: &[Grant]) -> String {
+        let mut text = String::new();
+        let width = self.width;
+        if self.format == Format::Table && !self.begun {
+            let _ = writeln!(text, "{:width$}  {:9}  {:12}  {:20}  WHY", "ALIAS", "STATUS", "PROVIDER", "REFRESHED");
+        }
+        for grant in page {
+            if self.format == Format::Json {
+                let document = format!("{:#}", document(grant)).replace('\n', "\n  ");
+                let before = if self.begun { "," } else { "[" };
+                let _ = write!(text, "{before}\n  {document}");
+            } else {
+                let refreshed = grant.refreshed_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+                let (alias, provider) = (grant.alias.as_str(), &grant.key.provider);
+                let (status, why) = (grant.state(), why(grant));
+                let _ = writeln!(text, "{alias:width$}  {status:9}  {provider:12}  {refreshed:20}  {why}");
+            }
+            self.begun = true;
+        }
+        text
+    }
+
+    fn end(&self) -> &'static str {
+        match (self.format, self.begun) {
+            (Format::Table, _) => "",
+            (Format::Json, true) => "\n]\n",
+            (Format::Json, false) => "[]\n",
+        }
+    }
 }
 
 pub fn show(grant: &Grant, core: &Core, format: Format) -> anyhow::Result<()> {
@@ -130,5 +162,47 @@ fn why(grant: &Grant) -> &str {
         (Status::Uncertain, _) => "the outcome of the last refresh is unknown",
         (_, Some(reason)) => &reason.text,
         (_, None) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{AccountKey, Alias};
+
+    fn grant(name: &str) -> Grant {
+        let at = Timestamp::from_secs(1_700_000_000);
+        Grant {
+            key: AccountKey { provider: "entra".into(), tenant: "t".into(), subject: name.into() },
+            alias: Alias::new(name).unwrap(),
+            epoch: 1,
+            version: 1,
+            status: Status::Active,
+            scopes: Vec::new(),
+            access: Vec::new(),
+            username: None,
+            created_at: at,
+            signed_in_at: at,
+            refreshed_at: None,
+            next_try: None,
+            fail_count: 0,
+            intent: false,
+            parked: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn parts_read_as_one_document() {
+        let pages = [vec![grant("alice"), grant("bob")], vec![grant("carol")]];
+        let mut listing = Listing::begin(Format::Json, &pages[0]);
+        let parts: String = pages.iter().map(|page| listing.part(page)).collect();
+        let whole: Value = pages.iter().flatten().map(document).collect();
+        assert_eq!(parts + listing.end(), format!("{whole:#}\n"));
+        assert_eq!(Listing::begin(Format::Json, &[]).end(), "[]\n");
+
+        let mut listing = Listing::begin(Format::Table, &pages[0]);
+        let parts: String = pages.iter().map(|page| listing.part(page)).collect();
+        assert_eq!(parts.lines().filter(|line| line.starts_with("ALIAS")).count(), 1);
+        assert_eq!(parts.lines().count(), 4);
     }
 }

@@ -14,8 +14,7 @@ use crate::store::holders::HolderId;
 use crate::store::refresh::Intent;
 
 /// By the states of `Grant::state`.
-pub const COUNTS: &str =
-    "SELECT provider, state, count(*) FROM grants WHERE alias IS NOT NULL GROUP BY provider, state";
+pub const COUNTS: &str = "SELECT provider, state, accounts FROM tallies";
 
 pub const STATUSES: [&str; 4] = ["active", "uncertain", "reauth", "revoked"];
 

@@ -20,7 +20,8 @@ use crate::store::key_file::{self, MasterKey};
 use crate::store::seal::{Broken, KeyRing, NoRandom, Place};
 use crate::store::{KeyStatus, StoreError};
 
-const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const TALLIES: &str = include_str!("tallies.sql");
 const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "BRRD".
 const APPLICATION_ID: i64 = 0x4252_5244;
@@ -108,6 +109,7 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
         if tables == 0 {
             let (keys, id, wrapped) = KeyRing::generate(master)?;
             transaction.execute_batch(SCHEMA)?;
+            transaction.execute_batch(TALLIES)?;
             transaction.execute("INSERT INTO keyring VALUES (?1, ?2, ?3)", params![id, wrapped, now])?;
             transaction.execute("INSERT INTO key_check VALUES (1, ?1)", [keys.seal(&CHECK, CHECK_TEXT)?])?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -121,7 +123,7 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
 }
 
 fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
-    let connection = connect(file)?;
+    let mut connection = connect(file)?;
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     if application != APPLICATION_ID {
@@ -131,7 +133,21 @@ fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
         return Err(format!("it has format {version}; this program knows format {SCHEMA_VERSION} only").into());
     }
     durable(&connection)?;
+    tally(&mut connection)?;
     Ok(connection)
+}
+
+/// Gives a store what it was made without.
+fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
+    if connection.table_exists(None, "tallies")? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been faster.
+    if !transaction.table_exists(None, "tallies")? {
+        transaction.execute_batch(TALLIES)?;
+    }
+    transaction.commit()
 }
 
 fn connect(file: &Path) -> rusqlite::Result<Connection> {

@@ -60,11 +60,12 @@ impl Record {
         connection: &Connection,
         provider: &str,
         before: Timestamp,
+        skip: usize,
         limit: usize,
     ) -> Result<Vec<Self>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let [skip, limit] = [skip, limit].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         let mut statement = connection.prepare_cached(&Self::idle_query())?;
-        Self::readable(statement.query(params![provider, before, limit])?)
+        Self::readable(statement.query(params![provider, before, limit, skip])?)
     }
 
     /// In the very words of the index `grants_by_use`.
@@ -72,7 +73,7 @@ impl Record {
         let used = "max(signed_in_at, coalesce(refreshed_at, signed_in_at))";
         format!(
             "{SELECT} WHERE provider = ?1 AND {used} < ?2 AND alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL
-             ORDER BY {used} LIMIT ?3"
+             ORDER BY {used} LIMIT ?3 OFFSET ?4"
         )
     }
 

@@ -50,7 +50,6 @@ CREATE TABLE grants (
   state TEXT AS (CASE WHEN status = 'active' AND parked IS NOT NULL THEN 'reauth' ELSE status END) VIRTUAL,
   UNIQUE (provider, tenant, subject)
 ) STRICT;
-CREATE INDEX grants_by_state ON grants (provider, state) WHERE alias IS NOT NULL;
 CREATE INDEX grants_by_use ON grants (provider, max(signed_in_at, coalesce(refreshed_at, signed_in_at)))
   WHERE alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL;
 CREATE INDEX grants_to_forget_previous ON grants (prev_until) WHERE prev_until IS NOT NULL;
