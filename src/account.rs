@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -40,6 +41,36 @@ impl AccountKey {
 #[serde(transparent)]
 pub struct Alias(Arc<str>);
 
+/// By byte: whether an alias may contain it.
+const CHARACTERS: [bool; 256] = {
+    let mut characters = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        characters[byte as usize] = !matches!(
+            byte,
+            b'/' | b':'
+                | b'*'
+                | b'?'
+                | b'['
+                | b']'
+                | b'{'
+                | b'}'
+                | b'\\'
+                | b'%'
+                | b'"'
+                | b'\''
+                | b'<'
+                | b'>'
+                | b'#'
+                | b'&'
+                | b';'
+                | b','
+        );
+        byte += 1;
+    }
+    characters
+};
+
 /// Why a text is no alias.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AliasError {
@@ -56,11 +87,13 @@ impl Alias {
         if text.is_empty() || text.len() > 255 {
             return Err(AliasError::Length);
         }
-        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic() || "/:*?[]{}\\%\"'<>#&;,".contains(*c)) {
-            return Err(AliasError::Character(bad));
+        if !text.bytes().all(|byte| CHARACTERS[usize::from(byte)]) {
+            let is_bad = |c: &char| !u8::try_from(*c).is_ok_and(|byte| CHARACTERS[usize::from(byte)]);
+            return Err(AliasError::Character(text.chars().find(is_bad).unwrap_or_default()));
         }
-        let edges = ['.', '@'];
-        if text.starts_with(edges) || text.ends_with(edges) || text.matches('@').count() > 1 {
+        let is_edge = |byte: Option<&u8>| matches!(byte, Some(b'.' | b'@'));
+        let bytes = text.as_bytes();
+        if is_edge(bytes.first()) || is_edge(bytes.last()) || memchr_iter(b'@', bytes).count() > 1 {
             return Err(AliasError::Shape);
         }
         Ok(Self(text.into()))
@@ -100,6 +133,26 @@ mod tests {
         }
         for text in ["alice", "Alice.O-Hara_1", "alice@contoso.com", "svc+mail@contoso.com", "user_home.com!EXT"] {
             assert!(Alias::new(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("", AliasError::Length),
+            ("aä/", AliasError::Character('ä')),
+            ("@\u{ff}", AliasError::Character('\u{ff}')),
+            ("a,b", AliasError::Character(',')),
+            (".a", AliasError::Shape),
+            ("a@b@c", AliasError::Shape),
+        ] {
+            assert_eq!(Alias::new(text), Err(expected), "{text}");
+        }
+        let refused = "/:*?[]{}\\%\"'<>#&;,";
+        for byte in 0..=127_u8 {
+            let c = char::from(byte);
+            let expected = c.is_ascii_graphic() && !refused.contains(c);
+            assert_eq!(Alias::new(&format!("a{c}b")).is_ok(), expected, "{c:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::oauth::{self, Provider};
 use crate::proxy::caller::Clients;
 use crate::proxy::explain::{Explanation, Question, QuestionError};
-use crate::proxy::{self, Proxy, SigninLinks};
+use crate::proxy::{self, AccessLog, Ledger, Proxy, SigninLinks};
 use crate::server::{BindError, Bound, Running, Settings, StartError as ServerStartError};
 use crate::signin::{Invite, Signin, create_invite, login_url};
 use crate::store::{Store, StoreError};
@@ -69,6 +69,7 @@ pub enum StartError {
 
 impl Core {
     pub async fn open(config: &Config, clock: Clock, tasks: Tasks) -> Result<Self, StartError> {
+        drop(tasks.spawn_blocking(crate::tls::read_ahead));
         let metrics = Metrics::new();
         let store = Store::open(&config.store, clock.clone(), tasks.clone()).await?;
         let store = store.observed_by(metrics.clone(), clock.clone());
@@ -102,7 +103,6 @@ impl Core {
             server: &config.server,
             upstreams: &config.upstreams,
             clients: Arc::new(Clients::new(&config.clients, &self.clock, self.tasks.clone())?),
-            log: config.log.access,
             hosts: Arc::new(hosts(config)),
             vault: self.vault.clone(),
             links: Arc::new(Links::new(self, config)),
@@ -145,8 +145,13 @@ impl Core {
 }
 
 impl App {
-    /// Binds every address before anything else is done, so that a second process on the same ports changes nothing.
+    /// A proxy that keeps no access log.
     pub async fn start(config: &Config, clock: Clock, tasks: Tasks) -> Result<Self, StartError> {
+        Self::logged(config, &AccessLog::off(), clock, tasks).await
+    }
+
+    /// Binds every address before anything else is done, so that a second process on the same ports changes nothing.
+    pub async fn logged(config: &Config, log: &AccessLog, clock: Clock, tasks: Tasks) -> Result<Self, StartError> {
         let data = Bound::bind("server.listen", &config.server.listen, config.server.workers)?;
         let admin = Bound::bind("admin.listen", std::slice::from_ref(&config.admin.listen), 1)?;
         let pages = match &config.signin.listen {
@@ -162,11 +167,15 @@ impl App {
         let settings = Settings::from(&config.server);
         let clock = core.clock.clone();
         let explain = Arc::new(Explainer(shared.clone()));
-        let data = data.start(&settings, &core.metrics, move |_| Front {
-            proxy: Proxy::new(shared.clone()),
+        let ledgers = (0..config.server.workers).map(|_| Arc::new(Ledger::new(log, &clock, &core.metrics)));
+        let ledgers: Arc<[_]> = ledgers.collect();
+        let said = ledgers.clone();
+        let make = move |worker: usize| Front {
+            proxy: Proxy::new(shared.clone(), ledgers[worker].clone()),
             pages: on_data.clone(),
             clock: clock.clone(),
-        })?;
+        };
+        let data = data.start(&settings, &core.metrics, make, move |worker| said[worker].write_out())?;
         let small = Settings::small();
         let pages = match pages {
             Some(bound) => Some(bound.start_on(&core.tasks, &small, &core.metrics, served_pages)?),

@@ -105,14 +105,18 @@ impl Clock {
         Self(Source::Manual(Arc::new(hand)))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System { .. } => {
-                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-            }
+            Source::System { .. } => Timestamp(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX)),
             Source::Manual(hand) => Timestamp(hand.wall_millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The wall clock in microseconds since the Unix epoch, for logs.
+    pub fn now_micros(&self) -> i64 {
+        match &self.0 {
+            Source::System { .. } => i64::try_from(since_epoch().as_micros()).unwrap_or(i64::MAX),
+            Source::Manual(_) => self.now().millis().saturating_mul(1000),
         }
     }
 
@@ -140,6 +144,11 @@ impl Clock {
             hand.wall_millis.fetch_add(by_millis, Ordering::SeqCst);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is counted, in methods named by what happened. The names and labels are public (`docs/operations.md`).
 //!
-//! Never labelled by account. Cheap on the hot path: a request costs a look-up and a few atomic additions, and after the
-//! first of its kind formats and allocates nothing.
+//! Never labelled by account. Cheap on the hot path: a request costs a look-up and a few additions, and after the first of its
+//! kind formats and allocates nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,29 +12,31 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 
 use self::families::Families;
-use self::labels::{
-    Accounts, AtGate, MethodLabel, Name, Op, Outcome, Provider, Reason, Refresh, RequestLabels, State, UpstreamLabel,
-    Waiting,
-};
+use self::labels::{Accounts, AtGate, Name, Op, Outcome, Provider, Reason, Refresh, State, UpstreamLabel, Waiting};
+use self::requests::Tally;
 
 mod families;
 mod histogram;
 mod labels;
+mod requests;
 
 /// The content type of `Metrics::render`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A handle on all metrics of the process; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Families>);
+pub struct Metrics {
+    families: Arc<Families>,
+    tally: Arc<Tally>,
+}
 
 /// A request that was answered.
 #[derive(Debug)]
 pub struct RequestSample<'a> {
-    /// The client's name; the empty string where none was recognised.
-    pub client: &'a Arc<str>,
-    /// The upstream's name; the empty string where none was chosen.
-    pub upstream: &'a Arc<str>,
+    /// The client's name, where one was recognised.
+    pub client: Option<&'a Arc<str>>,
+    /// The upstream's name, where one was chosen.
+    pub upstream: Option<&'a Arc<str>>,
     pub method: &'a Method,
     pub status: StatusCode,
     pub origin: Origin,
@@ -45,7 +47,7 @@ pub struct RequestSample<'a> {
 }
 
 /// Who made an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     Upstream,
     Proxy,
@@ -73,125 +75,122 @@ pub struct Ongoing(Gauge);
 
 impl Metrics {
     pub fn new() -> Self {
-        Self(Arc::new(Families::new()))
+        let families = Families::new();
+        let tally = families.requests.tally();
+        Self { families: Arc::new(families), tally }
+    }
+
+    /// A handle on the same metrics for one worker: it counts requests out of the way of the others.
+    #[must_use]
+    pub fn of_worker(&self) -> Self {
+        Self { families: Arc::clone(&self.families), tally: self.families.requests.tally() }
     }
 
     /// A request was answered.
     pub fn request(&self, sample: &RequestSample<'_>) {
-        let labels = RequestLabels {
-            client: Name(sample.client.clone()),
-            upstream: Name(sample.upstream.clone()),
-            method: MethodLabel::of(sample.method),
-            status: sample.status.as_u16(),
-            origin: sample.origin,
-        };
-        self.0.requests.get_or_create(&labels).inc();
-        self.0.request_duration.observe(sample.took);
-        if let Some(took) = sample.upstream_took {
-            self.0.upstream_duration.observe(took);
-        }
+        self.tally.count(sample);
     }
 
     /// A request is sent to the upstream once more.
     pub fn retried(&self, reason: &'static str) {
-        self.0.retries.get_or_create(&Reason { reason }).inc();
+        self.families.retries.get_or_create(&Reason { reason }).inc();
     }
 
     /// A request is not sent once more: there were too many retries.
     pub fn retry_budget_exhausted(&self, upstream: &Arc<str>) {
-        self.0.retry_budget_exhausted.get_or_create(&UpstreamLabel { upstream: Name(upstream.clone()) }).inc();
+        self.families.retry_budget_exhausted.get_or_create(&UpstreamLabel { upstream: Name(upstream.clone()) }).inc();
     }
 
     /// A request waits for its account's workload.
     pub fn waits_at_gate(&self, upstream: &Arc<str>, workload: &'static str) -> Ongoing {
-        Ongoing::start(&self.0.gate_waiting.get_or_create_owned(&AtGate::new(upstream, workload)))
+        Ongoing::start(&self.families.gate_waiting.get_or_create_owned(&AtGate::new(upstream, workload)))
     }
 
     /// An account's workload pauses.
     pub fn gate_paused(&self, upstream: &Arc<str>, workload: &'static str) {
-        self.0.gate_pauses.get_or_create(&AtGate::new(upstream, workload)).inc();
+        self.families.gate_pauses.get_or_create(&AtGate::new(upstream, workload)).inc();
     }
 
     /// A request is refused at the gate of its account's workload.
     pub fn gate_refused(&self, upstream: &Arc<str>, workload: &'static str) {
-        self.0.gate_refused.get_or_create(&AtGate::new(upstream, workload)).inc();
+        self.families.gate_refused.get_or_create(&AtGate::new(upstream, workload)).inc();
     }
 
     /// An upstream answered 401.
     pub fn upstream_401(&self, outcome: &'static str) {
-        self.0.upstream_401.get_or_create(&Outcome { outcome }).inc();
+        self.families.upstream_401.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A refresh ended.
     pub fn refreshed(&self, provider: &str, outcome: &'static str, took: Duration) {
-        self.0.refreshes.get_or_create(&Refresh { provider: provider.into(), outcome }).inc();
-        self.0.refresh_duration.observe(took);
+        self.families.refreshes.get_or_create(&Refresh { provider: provider.into(), outcome }).inc();
+        self.families.refresh_duration.observe(took);
     }
 
     /// A token endpoint is called.
     pub fn token_request(&self) -> Ongoing {
-        Ongoing::start(&self.0.token_requests)
+        Ongoing::start(&self.families.token_requests)
     }
 
     /// A refresh waits for its turn at the token endpoint.
     pub fn token_request_waits(&self, provider: &str, urgency: &'static str) -> Ongoing {
         let labels = Waiting { provider: provider.into(), urgency };
-        Ongoing::start(&self.0.token_requests_waiting.get_or_create_owned(&labels))
+        Ongoing::start(&self.families.token_requests_waiting.get_or_create_owned(&labels))
     }
 
     /// The circuit breaker of `provider` changed.
     pub fn circuit(&self, provider: &str, state: CircuitState) {
-        self.0.provider_circuit.get_or_create(&Provider { provider: provider.into() }).set(state as i64);
+        self.families.provider_circuit.get_or_create(&Provider { provider: provider.into() }).set(state as i64);
     }
 
     /// So many grants of `provider` lapse soon, unless somebody uses them.
     pub fn grants_lapsing(&self, provider: &str, count: usize) {
-        self.0.grants_lapsing.get_or_create(&Provider { provider: provider.into() }).set(gauge_value(count));
+        self.families.grants_lapsing.get_or_create(&Provider { provider: provider.into() }).set(gauge_value(count));
     }
 
     /// So many accounts of `provider` are in `state` now.
     pub fn accounts(&self, provider: &str, state: &'static str, count: usize) {
         let labels = Accounts { provider: provider.into(), state };
-        self.0.accounts.get_or_create(&labels).set(gauge_value(count));
+        self.families.accounts.get_or_create(&labels).set(gauge_value(count));
     }
 
     /// So many leases are in `state` now.
     pub fn leases(&self, state: &'static str, count: usize) {
-        self.0.leases.get_or_create(&State { state }).set(gauge_value(count));
+        self.families.leases.get_or_create(&State { state }).set(gauge_value(count));
     }
 
     /// The store did `op`.
     pub fn stored(&self, op: &'static str, took: Duration) {
-        self.0.store_duration.get_or_create(&Op { op }).observe(took);
+        self.families.store_duration.get_or_create(&Op { op }).observe(took);
     }
 
     /// A connection was opened.
     pub fn connection(&self, side: Side) -> Ongoing {
         Ongoing::start(match side {
-            Side::Client => &self.0.client_connections,
-            Side::Upstream => &self.0.upstream_connections,
+            Side::Client => &self.families.client_connections,
+            Side::Upstream => &self.families.upstream_connections,
         })
     }
 
     /// A reload was tried.
     pub fn reloaded(&self, outcome: &'static str) {
-        self.0.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.families.reloads.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The app credential in use at `provider` ends in `seconds`; negative: it has ended.
     pub fn credential_expires_in(&self, provider: &str, seconds: i64) {
-        self.0.credential_expiry.get_or_create(&Provider { provider: provider.into() }).set(seconds);
+        self.families.credential_expiry.get_or_create(&Provider { provider: provider.into() }).set(seconds);
     }
 
     /// A request to `provider` needed another app credential than the first of the list.
     pub fn credential_fallback(&self, provider: &str) {
-        self.0.credential_fallbacks.get_or_create(&Provider { provider: provider.into() }).inc();
+        self.families.credential_fallbacks.get_or_create(&Provider { provider: provider.into() }).inc();
     }
 
     /// Everything as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.0.registry).expect("writing to a string can't fail");
+        encode(&mut text, &self.families.registry).expect("writing to a string can't fail");
         text
     }
 }
@@ -231,8 +230,8 @@ mod tests {
 
     fn sample<'a>(method: &'a Method, client: &'a Arc<str>, upstream: &'a Arc<str>) -> RequestSample<'a> {
         RequestSample {
-            client,
-            upstream,
+            client: Some(client),
+            upstream: Some(upstream),
             method,
             status: StatusCode::OK,
             origin: Origin::Upstream,
@@ -300,6 +299,43 @@ mod tests {
         drop((calling, open, waiting, queued));
         assert!(metrics.render().contains("bearerd_connections{side=\"client\"} 0"));
         assert!(metrics.render().contains("bearerd_token_requests_in_flight 0"));
+    }
+
+    #[test]
+    fn workers_count_apart_and_are_rendered_as_one() {
+        let metrics = Metrics::new();
+        let workers = [metrics.of_worker(), metrics.of_worker()];
+        let upstream: Arc<str> = "graph".into();
+        // Names of equal text that are not the same, and more kinds of requests than a tally looks up at once.
+        for (worker, clients) in workers.iter().zip([600, 300]) {
+            let clients: Vec<Arc<str>> = (0..clients).map(|client| format!("client{client}").into()).collect();
+            for client in clients.iter().chain(&clients) {
+                worker.request(&sample(&Method::GET, client, &upstream));
+            }
+        }
+        workers[0].request(&RequestSample {
+            client: None,
+            upstream: None,
+            status: StatusCode::UNAUTHORIZED,
+            origin: Origin::Proxy,
+            upstream_took: None,
+            ..sample(&Method::GET, &upstream, &upstream)
+        });
+        let text = metrics.render();
+        let series = |client: &str| {
+            let labels =
+                format!("client=\"{client}\",upstream=\"graph\",method=\"GET\",status=\"200\",origin=\"upstream\"");
+            let start = format!("bearerd_requests_total{{{labels}}} ");
+            text.lines().filter_map(|line| line.strip_prefix(&start)).collect::<Vec<_>>()
+        };
+        assert_eq!((series("client0"), series("client299"), series("client599")), (vec!["4"], vec!["4"], vec!["2"]));
+        for line in [
+            "bearerd_requests_total{client=\"\",upstream=\"\",method=\"GET\",status=\"401\",origin=\"proxy\"} 1",
+            "bearerd_request_duration_seconds_count 1801",
+            "bearerd_upstream_duration_seconds_count 1800",
+        ] {
+            assert!(text.lines().any(|rendered| rendered == line), "{line}\nis not in\n{text}");
+        }
     }
 
     #[test]

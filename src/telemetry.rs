@@ -1,4 +1,5 @@
-//! Where events go: one line each on standard error, as text or JSON.
+//! Where events go: one line each on standard error, as text or JSON. The access log, one line per request, has a way of its own
+//! (`proxy::AccessLog`) by the same rules, and is switched by the same filter.
 //!
 //! Two invariants. No line can be forged: control characters are escaped, whatever a field holds. No secret of a request can
 //! appear through a library: crates other than ours are capped at INFO, whatever `RUST_LOG` says, because HTTP libraries print
@@ -18,9 +19,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{self, Log, LogFormat};
+use crate::proxy::AccessLog;
 
-/// The target of the event at the end of each request.
+/// The target of the line at the end of each request.
 pub const ACCESS: &str = "bearerd::access";
 /// The target of the audit log.
 pub const AUDIT: &str = "bearerd::audit";
@@ -33,13 +35,34 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging for the process. `RUST_LOG` has become `log.level` when the configuration was read.
-pub fn start(log: &Log) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&log.level);
-    let filter = filter.map_err(|error| TelemetryError::Level(log.level.clone(), error))?;
-    Registry::default().with(lines(log.format, filter, io::stderr)).try_init()?;
+/// Starts logging for the process, and gives the access log for those who serve. `RUST_LOG` has become `log.level` when the
+/// configuration was read.
+pub fn start(log: &Log) -> Result<AccessLog, TelemetryError> {
+    let wants_access = log.access != config::AccessLog::Off && wants_access(filter(&log.level)?);
+    Registry::default().with(lines(log.format, filter(&log.level)?, io::stderr)).try_init()?;
     report_panics();
-    Ok(())
+    if !wants_access {
+        return Ok(AccessLog::off());
+    }
+    Ok(AccessLog::new(log.format, |lines| {
+        // Nobody could be told.
+        let _ = io::stderr().lock().write_all(lines);
+    }))
+}
+
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder().parse(level).map_err(|error| TelemetryError::Level(level.to_owned(), error))
+}
+
+/// Whether `filter` lets the access log through. Asked once: nothing that it goes by changes.
+fn wants_access(filter: EnvFilter) -> bool {
+    tracing::subscriber::with_default(Registry::default().with(filter), || {
+        tracing::event_enabled!(
+            target: ACCESS,
+            Level::INFO,
+            request_id, peer, client, account, upstream, method, path, status, error, attempts, bytes, took_ms, upstream_ms, broke_off
+        )
+    })
 }
 
 /// Lines in `format` to `output`. Never with colours: the escape codes are what `OneLine` takes out.
@@ -49,7 +72,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = filter.and(filter_fn(is_safe).with_max_level_hint(LevelFilter::TRACE));
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Escaped(output));
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Escaped(output, format));
     match format {
         LogFormat::Text => layer.with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
@@ -71,18 +94,18 @@ fn report_panics() {
 }
 
 /// Writers whose every write is one event.
-struct Escaped<W>(W);
+struct Escaped<W>(W, LogFormat);
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaped<W> {
     type Writer = OneLine<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        OneLine(self.0.make_writer(), self.1)
     }
 }
 
 /// Escapes every control character but the newline at the end. The formatter hands over an event in one write.
-struct OneLine<W>(W);
+struct OneLine<W>(W, LogFormat);
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
@@ -93,16 +116,16 @@ impl<W: Write> Write for OneLine<W> {
         }
         let text = String::from_utf8_lossy(body);
         if text.contains(char::is_control) {
-            let mut line = String::with_capacity(event.len() + 16);
+            let mut line = Vec::with_capacity(event.len() + 16);
             for character in text.chars() {
-                if character.is_control() {
-                    line.extend(character.escape_default());
-                } else {
-                    line.push(character);
+                match self.1 {
+                    _ if !character.is_control() => write!(line, "{character}")?,
+                    LogFormat::Text => write!(line, "{}", character.escape_default())?,
+                    LogFormat::Json => write!(line, "\\u{:04x}", u32::from(character))?,
                 }
             }
-            line.push('\n');
-            self.0.write_all(line.as_bytes())?;
+            line.push(b'\n');
+            self.0.write_all(&line)?;
         } else {
             self.0.write_all(event)?;
         }
@@ -116,9 +139,13 @@ impl<W: Write> Write for OneLine<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::sync::{Arc, Mutex};
 
+    use http::Method;
+
     use super::*;
+    use crate::proxy::{Entry, PeerAddress};
 
     /// What `events` logs at the level `level`.
     fn logged(format: LogFormat, level: &str, events: impl FnOnce()) -> String {
@@ -182,6 +209,150 @@ mod tests {
             tracing::debug!(target: "hyper", "s3cret");
         });
         assert_eq!(text, "");
+    }
+
+    /// What the formatter of all events makes of an entry: the model for the access log's own.
+    fn model(entry: &Entry<'_>) {
+        tracing::info!(
+            target: ACCESS,
+            request_id = entry.request_id,
+            peer = %entry.peer,
+            client = entry.client,
+            account = entry.account,
+            upstream = entry.upstream,
+            method = %entry.method,
+            path = entry.path,
+            status = entry.status,
+            error = entry.error,
+            attempts = entry.attempts,
+            bytes = entry.bytes,
+            took_ms = entry.took_ms,
+            upstream_ms = entry.upstream_ms,
+            broke_off = entry.broke_off,
+        );
+    }
+
+    const PEERS: [PeerAddress; 4] = [
+        PeerAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 54321)),
+        PeerAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::BROADCAST), 0)),
+        PeerAddress::Tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 7)),
+        PeerAddress::Unix { uid: 1000, gid: 100 },
+    ];
+
+    fn assert_as_the_model(entry: &Entry<'_>) {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let expected = logged(format, "info", || model(entry));
+            let start = match format {
+                LogFormat::Text => 0,
+                LogFormat::Json => r#"{"timestamp":""#.len(),
+            };
+            let mut line = Vec::new();
+            entry.write(format, &expected.as_bytes()[start..start + 27], &mut line);
+            let line = String::from_utf8(line).unwrap();
+            assert_eq!(line, expected);
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line:?}");
+            if format == LogFormat::Json {
+                let read: serde_json::Value = serde_json::from_str(&line).expect(&line);
+                assert_eq!((&read["path"], &read["client"]), (&entry.path.into(), &entry.client.into()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_access_log_is_written_as_all_other_events_are() {
+        let every: String = (0..=0x2ff).filter_map(char::from_u32).collect();
+        let hostile = [
+            "",
+            "/v1.0/me",
+            "a\nb",
+            "\r",
+            "\"",
+            "\\",
+            "\\\"",
+            "'",
+            "\u{7f}",
+            "\u{85}",
+            "\u{9b}2J",
+            "\u{2028}",
+            "\u{202e}",
+            "\u{feff}",
+            "\u{e000}",
+            "e\u{301}",
+            "\u{301}",
+            "\u{10ffff}",
+            "\0",
+            "\x1b[31m",
+            "/a/\u{e9}\u{1f600}",
+            "}{\",\"status\":\"200",
+            " ",
+            "= status=200",
+            &every,
+        ];
+        let plain = Entry {
+            request_id: "01234567-89ab-4def-8123-456789abcdef",
+            peer: &PEERS[0],
+            client: "payroll",
+            account: None,
+            upstream: "",
+            method: &Method::GET,
+            path: "",
+            status: 200,
+            error: None,
+            attempts: 0,
+            bytes: 0,
+            took_ms: 0,
+            upstream_ms: None,
+            broke_off: None,
+        };
+        assert_as_the_model(&plain);
+        let method = Method::from_bytes(b"!#$%&'*+-.^_`|~BREW").unwrap();
+        for (number, value) in hostile.into_iter().enumerate() {
+            assert_as_the_model(&Entry { path: value, ..plain.clone() });
+            assert_as_the_model(&Entry {
+                peer: &PEERS[number % PEERS.len()],
+                client: value,
+                account: Some(value),
+                upstream: value,
+                method: &method,
+                status: 999,
+                error: Some(value),
+                attempts: u32::MAX,
+                bytes: u64::MAX,
+                took_ms: 1_000,
+                upstream_ms: Some(u64::MAX),
+                broke_off: Some(value),
+                ..plain.clone()
+            });
+        }
+    }
+
+    #[test]
+    fn directives_switch_the_access_log() {
+        let wanted = |level: &str| wants_access(EnvFilter::try_new(level).unwrap());
+        for level in
+            ["info", "trace", "warn,bearerd::access=info", "bearerd=debug", "off,bearerd::access[{client}]=info"]
+        {
+            assert!(wanted(level), "{level}");
+        }
+        for level in [
+            "warn",
+            "off",
+            "info,bearerd::access=off",
+            "info,bearerd::access=warn",
+            "hyper=info",
+            "off,bearerd::access[{no}]=info",
+        ] {
+            assert!(!wanted(level), "{level}");
+        }
+    }
+
+    #[test]
+    fn control_characters_leave_json_what_it_is() {
+        let hostile = "\u{7f}\u{9b}2J\n";
+        let text = logged(LogFormat::Json, "info", || tracing::info!(target: AUDIT, path = hostile));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["path"], hostile);
     }
 
     #[test]

@@ -108,7 +108,13 @@ struct Rig {
 }
 
 fn settings() -> Settings {
-    Settings { tls: None, connections: 100, header_timeout: PATIENCE, header_bytes: 64 * 1024 }
+    Settings {
+        tls: None,
+        connections: 100,
+        header_timeout: PATIENCE,
+        header_bytes: 64 * 1024,
+        park_after: Duration::ZERO,
+    }
 }
 
 fn rig(settings: &Settings) -> Rig {
@@ -120,7 +126,7 @@ fn rig_on(addresses: &[Listen], settings: &Settings) -> Rig {
     let fake = Fake { worker: 0, arrived: arrived.clone(), released: released.clone() };
     let metrics = Metrics::new();
     let bound = Bound::bind("server.listen", addresses, 2).unwrap();
-    let running = bound.start(settings, &metrics, move |worker| Fake { worker, ..fake.clone() }).unwrap();
+    let running = bound.start(settings, &metrics, move |worker| Fake { worker, ..fake.clone() }, |_| ()).unwrap();
     Rig { running, metrics, arrived, released }
 }
 
@@ -537,6 +543,44 @@ async fn one_listener_has_several_addresses() {
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         assert!(read_all(&mut stream).await.ends_with("hello"));
     }
+}
+
+// Connections that wait: every test here has them parked whenever they do
+
+#[tokio::test]
+async fn over_tls_a_parked_connection_serves_on() {
+    let authority = Authority::new();
+    let rig = rig(&authority.tls(None));
+    let mut stream = authority.connect(rig.connect().await, &["http/1.1"], None).await.unwrap();
+    for count in 0..100 {
+        let request =
+            format!("POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{count:04}GET /worker HTTP/1.1\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert!(answer.ends_with(&format!("{count:04}")), "{answer}");
+        stream.write_all(b"Host: x\r\n\r\n").await.unwrap();
+        assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_its_connection_waits_is_not_counted_any_more() {
+    let rig = rig(&settings());
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let mut stream = rig.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        read_answer(&mut stream).await;
+        streams.push(stream);
+    }
+    assert!(rig.metrics.render().contains("bearerd_connections{side=\"client\"} 10"));
+    drop(streams);
+    soon(async {
+        while !rig.metrics.render().contains("bearerd_connections{side=\"client\"} 0") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 // Limits and failures

@@ -15,7 +15,7 @@ use crate::account::Alias;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, environment, temporary_directory};
-use crate::sandbox::{Options, Sandbox, User};
+use crate::sandbox::{GraphOptions, Options, Sandbox, User};
 use crate::secret::Secret;
 use crate::signin::{Invite, create_invite, login_url};
 use crate::tasks::Tasks;
@@ -24,7 +24,6 @@ use crate::vault::Import;
 
 pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
     let (key, daemon_key) = (new_key()?, new_key()?);
-    let place = Place::new()?;
     slow_runtime()?.block_on(async {
         let (clock, tasks) = (Clock::system(), Tasks::on(tokio::runtime::Handle::current()));
         // One more than are signed in, so that there is somebody to sign in by hand.
@@ -39,17 +38,23 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
             client_certificate: certificate.transpose()?,
             entra_origin: wanted.entra_origin.clone(),
             faults: wanted.fault.clone(),
+            graph: GraphOptions { record: !wanted.tenant_only, ..GraphOptions::default() },
             ..Options::default()
         };
         let simulated = Sandbox::start(options, &clock, &tasks)
             .context("the simulated Entra ID and Graph can't listen; --port-base takes other ports")?;
+        if wanted.tenant_only {
+            say(&the_tenant(&simulated))?;
+            return until_stopped().await;
+        }
         let log_level = environment().into_iter().filter(|(name, _)| name == "RUST_LOG").collect::<BTreeMap<_, _>>();
+        let place = Place::new()?;
         let hashes = [&key, &daemon_key].map(|key| key_hash(key.expose()));
         let text = configuration(wanted.port_base, &simulated, &place.0, &hashes);
         let config = Config::from_text(Some((Path::new("sandbox.toml"), &text)), &log_level, &[])?.config;
-        telemetry::start(&config.log)?;
+        let log = telemetry::start(&config.log)?;
         harden();
-        let app = App::start(&config, clock.clone(), tasks)
+        let app = App::logged(&config, &log, clock.clone(), tasks)
             .await
             .context("the proxy can't start; --port-base takes other ports")?;
         let (newcomer, users) =
@@ -144,9 +149,6 @@ fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], keys: [&Secret<St
     } else {
         users.join(", ")
     };
-    let options = simulated.entra.options();
-    let (tenant, client_id) = (&options.tenant, &options.client_id);
-    let secret = options.client_secret.as_deref().unwrap_or_default();
     let proxy = format!("http://127.0.0.1:{port}");
     let admin = format!("http://127.0.0.1:{}", port.saturating_add(1));
     format!(
@@ -191,7 +193,20 @@ fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], keys: [&Secret<St
          \x20 # Sign a new account in, in a browser:\n\
          \x20 {link}\n\
          \n\
-         As the tenant of a bearerd.toml of your own, on other ports:\n\
+         {tenant}\
+         Ctrl-C ends it, and nothing stays behind.\n",
+        tenant = the_tenant(simulated),
+    )
+}
+
+fn the_tenant(simulated: &Sandbox) -> String {
+    let options = simulated.entra.options();
+    let [entra, graph] =
+        [simulated.entra.origin(), simulated.graph.origin()].map(|url| url.origin().ascii_serialization());
+    let (tenant, client_id) = (&options.tenant, &options.client_id);
+    let secret = options.client_secret.as_deref().unwrap_or_default();
+    format!(
+        "As the tenant of a bearerd.toml of your own, on other ports:\n\
          \n\
          \x20 [providers.entra]\n\
          \x20 authority = \"{entra}\"\n\
@@ -201,7 +216,6 @@ fn what_to_try(port: u16, simulated: &Sandbox, users: &[&str], keys: [&Secret<St
          \n\
          \x20 [upstreams.graph]\n\
          \x20 url = \"{graph}\"\n\
-         \n\
-         Ctrl-C ends it, and nothing stays behind.\n"
+         \n"
     )
 }

@@ -14,11 +14,11 @@ use crate::{process, telemetry};
 
 pub fn run(source: &Source) -> anyhow::Result<()> {
     let loaded = source.load()?;
-    telemetry::start(&loaded.config.log)?;
+    let log = telemetry::start(&loaded.config.log)?;
     harden();
-    slow_runtime()?.block_on(async {
+    let served = slow_runtime()?.block_on(async {
         let tasks = Tasks::on(tokio::runtime::Handle::current());
-        let app = App::start(&loaded.config, Clock::system(), tasks).await?;
+        let app = App::logged(&loaded.config, &log, Clock::system(), tasks).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = loaded.path.as_ref().map(|path| path.display().to_string()),
@@ -37,7 +37,10 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
             }
         }
         Ok(())
-    })
+    });
+    // Of workers that are still at it, where nobody waited for them.
+    log.write_out();
+    served
 }
 
 /// The runtime of everything that is not the data path.

@@ -14,8 +14,9 @@ mod request;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use memchr::memrchr;
 
@@ -24,54 +25,78 @@ pub use self::keys::URLS;
 pub use self::request::in_request;
 
 /// The upstream's origin, and what stands for it in what the client sees: the origin that the client used and the prefix (`/as/alice`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Links {
-    upstream: Box<str>,
-    client: Box<str>,
+#[derive(Clone, Debug)]
+pub struct Links<'c> {
+    upstream: Arc<Origin>,
+    /// In pieces: few answers need it whole.
+    client: [&'c str; 4],
 }
 
 /// Rewrites one JSON answer as it streams, in bounded memory, wherever it is cut into chunks.
 #[derive(Debug)]
 pub struct Rewriter {
-    origin: Origin,
+    origin: Arc<Origin>,
+    /// What is put in, as it stands within a JSON string.
+    client: Bytes,
     passed: Passed,
     /// What may be the beginning of an origin that the next chunk completes.
     held: Vec<u8>,
     ready: VecDeque<Bytes>,
 }
 
-impl Links {
+impl<'c> Links<'c> {
     /// Both without a slash at the end. `None`: they are the same, nothing has to be rewritten.
-    pub fn new(upstream: &str, client: &str) -> Option<Self> {
-        (upstream != client).then(|| Self { upstream: upstream.into(), client: client.into() })
+    pub fn new(upstream: &str, client: &'c str) -> Option<Self> {
+        Self::to(&Arc::new(Origin::new(upstream)), [client, "", "", ""])
+    }
+
+    /// The same with an upstream that is ready, and the pieces of what stands for it.
+    pub fn to(upstream: &Arc<Origin>, client: [&'c str; 4]) -> Option<Self> {
+        let mut left = Some(&*upstream.text);
+        for piece in client {
+            left = left.and_then(|left| left.strip_prefix(piece));
+        }
+        (left != Some("")).then(|| Self { upstream: Arc::clone(upstream), client })
     }
 
     /// The value of a header (`Location`), if it names the upstream.
     pub fn url(&self, value: &str) -> Option<String> {
-        let (origin, rest) = value.split_at_checked(self.upstream.len())?;
-        let names_it = origin.eq_ignore_ascii_case(&self.upstream);
-        (names_it && (rest.is_empty() || rest.starts_with(['/', '?', '#']))).then(|| format!("{}{rest}", self.client))
+        let (origin, rest) = value.split_at_checked(self.upstream.text.len())?;
+        let names_it = origin.eq_ignore_ascii_case(&self.upstream.text);
+        (names_it && (rest.is_empty() || rest.starts_with(['/', '?', '#']))).then(|| self.client.concat() + rest)
     }
 
     pub fn rewriter(&self) -> Rewriter {
-        let origin = Origin::new(self);
-        Rewriter { origin, passed: Passed::default(), held: Vec::new(), ready: VecDeque::new() }
+        Rewriter {
+            origin: Arc::clone(&self.upstream),
+            client: self.quoted(),
+            passed: Passed::default(),
+            held: Vec::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     /// A whole JSON answer. `None`: nothing in it has to change.
     pub fn whole(&self, body: &[u8]) -> Option<Vec<u8>> {
-        let origin = Origin::new(self);
-        let mut rewritten = Vec::new();
+        let passed = Passed::default();
+        let mut links = self.upstream.links(body, &passed).peekable();
+        links.peek()?;
+        let client = self.quoted();
+        let mut rewritten = Vec::with_capacity(body.len() + client.len());
         let mut done = 0;
-        for link in origin.links(body, &Passed::default()) {
+        for link in links {
             rewritten.extend_from_slice(&body[done..link.start]);
-            rewritten.extend_from_slice(&origin.client);
+            rewritten.extend_from_slice(&client);
             done = link.end;
         }
-        (done > 0).then(|| {
-            rewritten.extend_from_slice(&body[done..]);
-            rewritten
-        })
+        rewritten.extend_from_slice(&body[done..]);
+        Some(rewritten)
+    }
+
+    /// What is put in, as it stands within a JSON string.
+    fn quoted(&self) -> Bytes {
+        let quoted = serde_json::Value::from(self.client.concat()).to_string();
+        Bytes::copy_from_slice(&quoted.as_bytes()[1..quoted.len() - 1])
     }
 }
 
@@ -100,39 +125,45 @@ impl Rewriter {
         self.ready.pop_front()
     }
 
+    /// Without a link the chunk goes on as it is; else it is copied once, links replaced.
     fn scan(&mut self, chunk: &Bytes) {
         let mut done = 0;
+        let mut rewritten = BytesMut::new();
         for link in self.origin.links(chunk, &self.passed) {
-            push(&mut self.ready, chunk.slice(done..link.start));
-            push(&mut self.ready, self.origin.client.clone());
+            if done == 0 {
+                rewritten.reserve(chunk.len() + chunk.len() / 8 + self.client.len());
+            }
+            rewritten.extend_from_slice(&chunk[done..link.start]);
+            rewritten.extend_from_slice(&self.client);
             done = link.end;
         }
         let cut = self.origin.cut(chunk, done, &self.passed);
         self.held.extend_from_slice(&chunk[cut..]);
         self.passed.append(&chunk[..cut]);
-        self.send(chunk.slice(done..cut));
+        if done == 0 {
+            self.send(chunk.slice(..cut));
+        } else {
+            rewritten.extend_from_slice(&chunk[done..cut]);
+            self.send(rewritten.freeze());
+        }
     }
 
     fn send(&mut self, piece: Bytes) {
-        push(&mut self.ready, piece);
+        if !piece.is_empty() {
+            self.ready.push_back(piece);
+        }
     }
 }
 
-fn push(ready: &mut VecDeque<Bytes>, piece: Bytes) {
-    if !piece.is_empty() {
-        ready.push_back(piece);
-    }
-}
-
-/// How the upstream's origin is found where it begins a string. A slash may be written `\/`.
+/// How an upstream's origin is found where it begins a string; made once. A slash may be written `\/`.
 #[derive(Debug)]
-struct Origin {
+pub struct Origin {
+    /// `https://graph.microsoft.com`
+    text: Box<str>,
     /// With its colon.
     scheme: Box<[u8]>,
     /// A slash and the host: what is searched for. Two of them never overlap.
     host: Finder<'static>,
-    /// What is put in, as it stands within a JSON string.
-    client: Bytes,
 }
 
 /// What a text begins with.
@@ -146,14 +177,18 @@ enum Begins {
 }
 
 impl Origin {
-    fn new(links: &Links) -> Self {
-        let (scheme, host) = links.upstream.split_once("://").unwrap_or(("", &links.upstream));
-        let quoted = serde_json::Value::from(&*links.client).to_string();
+    /// `text`: without a slash at the end.
+    pub fn new(text: &str) -> Self {
+        let (scheme, host) = text.split_once("://").unwrap_or(("", text));
         Self {
+            text: text.into(),
             scheme: format!("{scheme}:").into_bytes().into(),
             host: Finder::new(&format!("/{host}")).into_owned(),
-            client: Bytes::copy_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]),
         }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The longest text that may yet become an origin: scheme, two slashes written long, host and the backslash after it.

@@ -11,15 +11,14 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Side;
 use super::histogram::{Histogram, Histograms};
 use super::labels::{
-    Accounts, AtGate, Op, Outcome, Provider, Reason, Refresh, RequestLabels, SideLabel, State, UpstreamLabel, Waiting,
+    Accounts, AtGate, Op, Outcome, Provider, Reason, Refresh, SideLabel, State, UpstreamLabel, Waiting,
 };
+use super::requests::Requests;
 
 /// All of them, and the registry that renders them.
 pub struct Families {
     pub registry: Registry,
-    pub requests: Family<RequestLabels, Counter>,
-    pub request_duration: Histogram,
-    pub upstream_duration: Histogram,
+    pub requests: Requests,
     pub retries: Family<Reason, Counter>,
     pub retry_budget_exhausted: Family<UpstreamLabel, Counter>,
     pub gate_waiting: Family<AtGate, Gauge>,
@@ -62,7 +61,7 @@ impl Families {
         let help = "Grants that nobody has used for more than 80 % of the time after which the provider ends them";
         registry.register("grants_lapsing", help, grants_lapsing.clone());
 
-        let requests = Family::default();
+        let requests = Requests::default();
         registry.register("requests", "Requests answered", requests.clone());
         let retries = Family::default();
         registry.register("retries", "Requests sent to the upstream once more", retries.clone());
@@ -99,14 +98,13 @@ impl Families {
         let help = "Requests to the provider that an app credential other than the first of the list was needed for";
         registry.register("credential_fallbacks", help, credential_fallbacks.clone());
 
-        let mut duration = |name: &str, help: &str| {
-            let histogram = Histogram::default();
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-            histogram
-        };
-        let request_duration = duration("request_duration", "From a request's head to the head of its answer");
-        let upstream_duration = duration("upstream_duration", "Waiting for an upstream's head");
-        let refresh_duration = duration("refresh_duration", "Calls of a token endpoint for a refresh");
+        let help = "From a request's head to the head of its answer";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, requests.durations());
+        let help = "Waiting for an upstream's head";
+        registry.register_with_unit("upstream_duration", help, Unit::Seconds, requests.upstream_durations());
+        let refresh_duration = Histogram::default();
+        let help = "Calls of a token endpoint for a refresh";
+        registry.register_with_unit("refresh_duration", help, Unit::Seconds, refresh_duration.clone());
         let store_duration = Family::new_with_constructor(Histograms);
         let help = "Operations on the store";
         registry.register_with_unit("store_duration", help, Unit::Seconds, store_duration.clone());
@@ -114,8 +112,6 @@ impl Families {
         Self {
             registry,
             requests,
-            request_duration,
-            upstream_duration,
             retries,
             retry_budget_exhausted,
             gate_waiting,

@@ -15,13 +15,20 @@ const BOUNDS: [u64; 15] = [
     15_000_000, 60_000_000,
 ];
 
-/// Clones share the counts.
+/// The counts of a histogram.
 #[derive(Clone, Debug, Default)]
-pub struct Histogram(Arc<Counts>);
+pub struct Buckets {
+    counts: [u64; BOUNDS.len() + 1],
+    sum_micros: u64,
+}
+
+/// Counted by all threads; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Counts {
-    buckets: [AtomicU64; BOUNDS.len() + 1],
+struct Shared {
+    counts: [AtomicU64; BOUNDS.len() + 1],
     sum_micros: AtomicU64,
 }
 
@@ -29,11 +36,33 @@ struct Counts {
 #[derive(Clone, Copy, Debug)]
 pub struct Histograms;
 
+impl Buckets {
+    pub fn count(&mut self, took: Duration) {
+        let micros = micros(took);
+        self.counts[bucket(micros)] += 1;
+        self.sum_micros = self.sum_micros.wrapping_add(micros);
+    }
+
+    pub fn add(&mut self, others: &Self) {
+        for (count, other) in self.counts.iter_mut().zip(others.counts) {
+            *count += other;
+        }
+        self.sum_micros = self.sum_micros.wrapping_add(others.sum_micros);
+    }
+
+    pub fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        // The encoder writes `f64::MAX` as `+Inf` and adds the buckets up.
+        let bounds = BOUNDS.iter().map(|micros| seconds(*micros)).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.counts).collect();
+        let count = self.counts.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(seconds(self.sum_micros), count, &buckets, None)
+    }
+}
+
 impl Histogram {
     pub fn observe(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.partition_point(|bound| *bound < micros);
-        self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        let micros = micros(took);
+        self.0.counts[bucket(micros)].fetch_add(1, Ordering::Relaxed);
         self.0.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
@@ -49,19 +78,25 @@ impl TypedMetric for Histogram {
 }
 
 impl EncodeMetric for Histogram {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        // The encoder writes `f64::MAX` as `+Inf` and adds the buckets up.
-        let bounds = BOUNDS.iter().map(|micros| seconds(*micros)).chain([f64::MAX]);
-        let counts = self.0.buckets.iter().map(|count| count.load(Ordering::Relaxed));
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = seconds(self.0.sum_micros.load(Ordering::Relaxed));
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        let now = Buckets {
+            counts: self.0.counts.each_ref().map(|count| count.load(Ordering::Relaxed)),
+            sum_micros: self.0.sum_micros.load(Ordering::Relaxed),
+        };
+        now.encode(encoder)
     }
 
     fn metric_type(&self) -> MetricType {
         Self::TYPE
     }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn bucket(micros: u64) -> usize {
+    BOUNDS.partition_point(|bound| *bound < micros)
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 
 use super::{Origin, Side};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     pub client: Name,
     pub upstream: Name,
@@ -78,11 +78,11 @@ pub struct SideLabel {
 }
 
 /// A method as a label: a client can't make new series by inventing methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MethodLabel(&'static str);
 
 /// A name from the configuration. The library writes labels as they are, so what could end one is escaped here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(pub Arc<str>);
 
 impl From<&str> for Name {
@@ -123,6 +123,11 @@ impl MethodLabel {
             Method::OPTIONS => "OPTIONS",
             _ => "other",
         })
+    }
+
+    /// Where its name is: another one for each.
+    pub fn address(self) -> usize {
+        self.0.as_ptr().addr()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one event per request, written at the end of it, and its sample for the metrics. Says who, for whom, what, and how it ended; never
+//! The one line per request, written at the end of it, and its sample for the metrics. Says who, for whom, what, and how it ended; never
 //! a query, a header or a body.
 
 use std::borrow::Cow;
@@ -11,16 +11,30 @@ use super::PeerAddress;
 use super::error::{Kind, Refusal};
 use super::gates::Place;
 use super::limits::Pass;
+use super::request_id::RequestId;
 use crate::clock::{Clock, Moment};
-use crate::config::AccessLog;
 use crate::metrics::{Metrics, Origin, RequestSample};
 use crate::vault::Subject;
 
-/// What is known of a request so far. Written when it is dropped.
+mod line;
+mod lines;
+
+pub use self::line::Entry;
+pub use self::lines::AccessLog;
+use self::lines::Lines;
+
+/// Where one worker writes its requests down: a line of the access log for each, and its place in the metrics. Shared with no other worker.
+pub struct Ledger {
+    clock: Clock,
+    metrics: Metrics,
+    lines: Option<Arc<Lines>>,
+}
+
+/// What is known of a request so far. Written down when it is dropped.
 pub struct Access {
-    pub client: Arc<str>,
+    pub client: Option<Arc<str>>,
     pub subject: Option<Subject>,
-    pub upstream: Arc<str>,
+    pub upstream: Option<Arc<str>>,
     pub error: Option<Kind>,
     pub attempts: u32,
     pub upstream_took: Option<Duration>,
@@ -31,58 +45,60 @@ pub struct Access {
     pub started: Moment,
     method: Method,
     path: String,
-    request_id: String,
+    request_id: RequestId,
     peer: PeerAddress,
     status: StatusCode,
     bytes: u64,
     broke_off: Option<String>,
-    log: AccessLog,
-    clock: Clock,
-    metrics: Metrics,
+    ledger: Arc<Ledger>,
+}
+
+impl Ledger {
+    pub fn new(log: &AccessLog, clock: &Clock, metrics: &Metrics) -> Self {
+        Self { clock: clock.clone(), metrics: metrics.of_worker(), lines: log.worker() }
+    }
+
+    /// Writes the lines that wait. To be called before the worker sleeps.
+    pub fn write_out(&self) {
+        if let Some(lines) = &self.lines {
+            lines.write_out();
+        }
+    }
 }
 
 impl Access {
-    pub fn new(
-        head: &http::request::Parts,
-        peer: PeerAddress,
-        request_id: &str,
-        log: AccessLog,
-        clock: &Clock,
-        metrics: &Metrics,
-    ) -> Self {
+    pub fn new(head: &http::request::Parts, peer: PeerAddress, request_id: RequestId, ledger: &Arc<Ledger>) -> Self {
         Self {
-            client: Arc::default(),
+            client: None,
             subject: None,
-            upstream: Arc::default(),
+            upstream: None,
             error: None,
             attempts: 0,
             upstream_took: None,
             passes: [None, None],
             place: None,
-            started: clock.moment(),
+            started: ledger.clock.moment(),
             method: head.method.clone(),
-            path: if log == AccessLog::Path { head.uri.path().to_owned() } else { String::new() },
-            request_id: request_id.to_owned(),
+            path: if ledger.lines.is_some() { head.uri.path().to_owned() } else { String::new() },
+            request_id,
             peer,
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes: 0,
             broke_off: None,
-            log,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
+            ledger: Arc::clone(ledger),
         }
     }
 
     /// The head of the answer is ready.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = status;
-        self.metrics.request(&RequestSample {
-            client: &self.client,
-            upstream: &self.upstream,
+        self.ledger.metrics.request(&RequestSample {
+            client: self.client.as_ref(),
+            upstream: self.upstream.as_ref(),
             method: &self.method,
             status,
             origin: if self.error.is_some() { Origin::Proxy } else { Origin::Upstream },
-            took: self.clock.moment().since(self.started),
+            took: self.ledger.clock.moment().since(self.started),
             upstream_took: self.upstream_took,
         });
     }
@@ -119,29 +135,31 @@ pub fn denied(refusal: &Refusal, client: &str, subject: &Subject, method: &Metho
 
 impl Drop for Access {
     fn drop(&mut self) {
-        if self.log == AccessLog::Off {
-            return;
-        }
-        let took = self.clock.moment().since(self.started);
+        let Some(lines) = &self.ledger.lines else { return };
+        let took = self.ledger.clock.moment().since(self.started);
         let account = self.subject.as_ref().map(account);
-        tracing::info!(
-            target: "bearerd::access",
-            request_id = self.request_id,
-            peer = %self.peer,
-            client = &*self.client,
-            account = account.as_deref(),
-            upstream = &*self.upstream,
-            method = %self.method,
-            path = self.path,
-            status = self.status.as_u16(),
-            error = self.error.map(Kind::name),
-            attempts = self.attempts,
-            bytes = self.bytes,
-            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            upstream_ms = self.upstream_took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
-            broke_off = self.broke_off,
-        );
+        let entry = Entry {
+            request_id: self.request_id.as_str(),
+            peer: &self.peer,
+            client: self.client.as_deref().unwrap_or_default(),
+            account: account.as_deref(),
+            upstream: self.upstream.as_deref().unwrap_or_default(),
+            method: &self.method,
+            path: &self.path,
+            status: self.status.as_u16(),
+            error: self.error.map(Kind::name),
+            attempts: self.attempts,
+            bytes: self.bytes,
+            took_ms: millis(took),
+            upstream_ms: self.upstream_took.map(millis),
+            broke_off: self.broke_off.as_deref(),
+        };
+        lines.add(&entry, &self.ledger.clock);
     }
+}
+
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

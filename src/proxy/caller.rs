@@ -3,36 +3,32 @@
 //! A client is known by a credential of its own: a key (Basic password, Bearer, `X-Api-Key`), a token of an issuer that we trust, a
 //! client certificate, or the peer of a Unix socket. Identity is decided once, from authenticated evidence only; a header that names an
 //! account counts only for an authenticated client that may act for it. Default deny.
+//!
+//! A key is looked up by its SHA-256: what the time of that tells is about digests, which nobody can choose.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use http::header::HeaderName;
+use ring::digest::{SHA256, digest};
 
 use super::bearers::Bearers;
 use super::error::{Kind, Refusal};
 use super::limits::ClientGate;
 use super::passwords::Passwords;
 use super::policy::Policy;
+use super::presented::Place;
+pub use super::presented::{Presented, once};
+use super::remembered::Remembered;
 use super::subject::Accounts;
 pub use super::subject::Caller;
 use super::{Peer, PeerAddress};
 use crate::clock::Clock;
 use crate::config::{self, ClientCredential, Identity};
 use crate::oauth::{BuildError, Verifier};
-use crate::secret::Secret;
 use crate::tasks::Tasks;
 
-pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const BEARERD_ACCOUNT: HeaderName = HeaderName::from_static("bearerd-account");
-
-/// A credential longer than this is refused unread. A token that names its user's two hundred groups has 12 KiB.
-const LONGEST_CREDENTIAL: usize = 16 * 1024;
 
 /// A calling application, ready for use.
 pub struct Client {
@@ -47,7 +43,9 @@ pub struct Client {
 
 /// All clients, found by what they present.
 pub struct Clients {
-    by_key: HashMap<[u8; 32], Arc<Client>>,
+    by_key: foldhash::HashMap<[u8; 32], Arc<Client>>,
+    /// Of those, the ones that were there.
+    remembered: Remembered,
     passwords: Arc<Passwords>,
     by_password: Vec<Arc<Client>>,
     bearers: Arc<Bearers>,
@@ -57,26 +55,6 @@ pub struct Clients {
     all: Vec<Arc<Client>>,
 }
 
-/// What a request presents.
-#[derive(Debug, Default)]
-pub struct Presented {
-    /// The user name of Basic: selects an account.
-    pub user: Option<String>,
-    /// The key or password.
-    key: Option<Secret<String>>,
-    place: Place,
-    is_meant_for_us: bool,
-}
-
-/// Where a key stands. Only Basic carries passwords, and only a Bearer is a token; each of them may carry a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    Basic,
-    Bearer,
-    #[default]
-    ApiKey,
-}
-
 impl Clients {
     pub fn new(clients: &[config::Client], clock: &Clock, tasks: Tasks) -> Result<Self, BuildError> {
         let hashes = clients.iter().filter_map(|client| match &client.credential {
@@ -84,7 +62,7 @@ impl Clients {
             _ => None,
         });
         let passwords = Arc::new(Passwords::new(hashes.collect(), tasks.clone()));
-        let (mut by_key, mut by_name, mut by_uid) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut by_key, mut by_name, mut by_uid) = (foldhash::HashMap::default(), HashMap::new(), HashMap::new());
         let (mut by_password, mut verifiers, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (at, config) in clients.iter().enumerate() {
             let client = Arc::new(Client::new(config));
@@ -107,7 +85,8 @@ impl Clients {
             }
         }
         let bearers = Arc::new(Bearers::new(verifiers, clock.clone(), tasks));
-        Ok(Self { by_key, passwords, by_password, bearers, by_name, by_uid, all })
+        let remembered = Remembered::new(by_key.len());
+        Ok(Self { by_key, remembered, passwords, by_password, bearers, by_name, by_uid, all })
     }
 
     /// All of them, in the order of the configuration.
@@ -118,18 +97,22 @@ impl Clients {
     /// The client behind a request: by what it presents, else by its connection. A wrong password, `X-Api-Key` or token of an issuer that
     /// we trust was meant for us and makes nobody of the connection's client; an unknown Bearer may be an SDK's dummy.
     pub async fn identify(&self, presented: &Presented, peer: &Peer) -> Result<Caller, Refusal> {
-        if let Some(key) = &presented.key {
-            let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
-            if let Some(client) = self.by_key(&digest) {
-                return Ok(Caller::known(client));
+        if let Some(key) = presented.key() {
+            if let Some(client) = self.remembered.find(key) {
+                return Ok(Caller::known(Arc::clone(client)));
+            }
+            let digest = sha256(key);
+            if let Some(client) = self.by_key.get(&digest) {
+                self.remembered.remember(key, client);
+                return Ok(Caller::known(Arc::clone(client)));
             }
             if presented.place == Place::Basic
                 && let Some(index) = self.passwords.owner(key).await?
             {
                 return Ok(Caller::known(Arc::clone(&self.by_password[index])));
             }
-            if presented.place == Place::Bearer
-                && let Some(bearer) = self.bearers.owner(digest, key).await?
+            if let (Place::Bearer, Some(token)) = (presented.place, &presented.key)
+                && let Some(bearer) = self.bearers.owner(digest, token).await?
             {
                 return Ok(Caller::by_token(bearer));
             }
@@ -139,7 +122,7 @@ impl Clients {
         {
             return Ok(Caller::known(client));
         }
-        let refusal = Kind::ClientUnauthenticated.because(match presented.key {
+        let refusal = Kind::ClientUnauthenticated.because(match presented.key() {
             Some(_) => "the client key is unknown or wrong",
             None => {
                 "a client key is needed: as the password of Basic authentication, as a Bearer token, or in X-Api-Key"
@@ -149,11 +132,6 @@ impl Clients {
         Err(if is_token { refusal.for_its_token() } else { refusal })
     }
 
-    fn by_key(&self, digest: &[u8; 32]) -> Option<Arc<Client>> {
-        let (stored, client) = self.by_key.get_key_value(digest)?;
-        bool::from(stored.ct_eq(digest)).then(|| Arc::clone(client))
-    }
-
     fn by_connection(&self, peer: &Peer) -> Option<Arc<Client>> {
         if let PeerAddress::Unix { uid, .. } = peer.address
             && let Some(client) = self.by_uid.get(&uid)
@@ -161,32 +139,6 @@ impl Clients {
             return Some(Arc::clone(client));
         }
         peer.names.iter().find_map(|name| self.by_name.get(name)).cloned()
-    }
-}
-
-impl Presented {
-    /// Reads the credential headers. Each may occur once; `X-Api-Key` counts before `Authorization`, which SDKs fill with dummies.
-    pub fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let mut presented = Self::default();
-        if let Some(value) = once(headers, &AUTHORIZATION)? {
-            let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
-            if scheme.eq_ignore_ascii_case("basic") {
-                let (user, password) = basic(rest.trim())?;
-                presented.user = Some(user).filter(|user| !user.is_empty());
-                presented.is_meant_for_us = !password.expose().is_empty();
-                presented.key = Some(password);
-                presented.place = Place::Basic;
-            } else if scheme.eq_ignore_ascii_case("bearer") {
-                presented.key = Some(rest.trim().into());
-                presented.place = Place::Bearer;
-            }
-        }
-        if let Some(key) = once(headers, &X_API_KEY)? {
-            presented.key = Some(key.into());
-            presented.place = Place::ApiKey;
-            presented.is_meant_for_us = true;
-        }
-        Ok(presented)
     }
 }
 
@@ -216,35 +168,16 @@ fn proof(credential: &ClientCredential) -> String {
     }
 }
 
-/// The value of a header that may occur only once.
-pub fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Kind::BadRequest.because(format!("the header {name} occurs twice")));
-    }
-    if value.len() > LONGEST_CREDENTIAL {
-        return Err(Kind::BadRequest.because(format!("the header {name} is too long")));
-    }
-    std::str::from_utf8(value.as_bytes())
-        .map(Some)
-        .map_err(|_| Kind::BadRequest.because(format!("the header {name} is not UTF-8")))
-}
-
-/// RFC 7617. The user name ends at the first colon.
-fn basic(encoded: &str) -> Result<(String, Secret<String>), Refusal> {
-    let malformed = || Kind::BadRequest.because("the Authorization header is no valid Basic credential");
-    let decoded = STANDARD.decode(encoded).map_err(|_| malformed())?;
-    let text = Secret::new(String::from_utf8(decoded).map_err(|_| malformed())?);
-    let (user, password) = text.expose().split_once(':').ok_or_else(malformed)?;
-    Ok((user.to_owned(), password.into()))
+fn sha256(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    bytes
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::passwords;
+    use super::super::presented::tests::{basic_value, headers};
     use super::*;
     use crate::config::ClientLimits;
 
@@ -272,20 +205,11 @@ pub(super) mod tests {
     }
 
     fn with_key(accounts: &[&str]) -> Arc<Clients> {
-        clients(ClientCredential::KeyDigest(Sha256::digest(b"bk_right").into()), accounts)
-    }
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let pair = |&(name, value): &(&str, &str)| (HeaderName::try_from(name).unwrap(), value.parse().unwrap());
-        pairs.iter().map(pair).collect()
+        clients(ClientCredential::KeyDigest(sha256("bk_right")), accounts)
     }
 
     fn tcp() -> Peer {
         Peer { address: PeerAddress::Tcp("127.0.0.1:1".parse().unwrap()), secure: false, names: Vec::new() }
-    }
-
-    fn basic_value(user: &str, password: &str) -> String {
-        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
     }
 
     async fn kind(clients: &Arc<Clients>, pairs: &[(&str, &str)]) -> Result<String, Kind> {

@@ -51,18 +51,53 @@ pub enum Unclear {
     Key,
 }
 
+/// How a path is written in which nothing is to be undone but upper case.
+enum Plain {
+    Lower,
+    Mixed,
+}
+
 /// Percent-decoded once, in lower case, `name('key')` as `name/key`, `name()` as `name`, names without Graph's namespace
 /// (`microsoft.graph.sendMail`), no slash at the end.
 pub fn canonical(path: &str) -> Result<Canonical<'_>, Unclear> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-$".contains(&byte);
-    let decoded = if path.bytes().all(plain) { Cow::Borrowed(path) } else { Cow::Owned(decoded(path)?) };
+    let text = match plain(path) {
+        Some(Plain::Lower) => Cow::Borrowed(path),
+        Some(Plain::Mixed) => Cow::Owned(path.to_ascii_lowercase()),
+        None => return undone(path),
+    };
+    Ok(Canonical { text, doubt: None })
+}
+
+/// Nearly all paths, told by one look at each byte: visible ASCII without escapes, keys and parameters, and no segment that is empty or ends
+/// in a dot. `None`: it takes more than that.
+fn plain(path: &str) -> Option<Plain> {
+    let (first, rest) = path.as_bytes().split_first()?;
+    let (mut before, mut has_upper) = (*first, false);
+    for (at, byte) in rest.iter().enumerate() {
+        match byte {
+            b'/' if matches!(before, b'/' | b'.') => return None,
+            b'.' if keys::ends_with_namespace(&path[..=at]) => return None,
+            b'%' | b'\\' | b'(' | b';' => return None,
+            b'A'..=b'Z' => has_upper = true,
+            b'!'..=b'~' => {}
+            _ => return None,
+        }
+        before = *byte;
+    }
+    let is_clear = *first == b'/' && !matches!(before, b'/' | b'.');
+    is_clear.then_some(if has_upper { Plain::Mixed } else { Plain::Lower })
+}
+
+/// The same for every path.
+fn undone(path: &str) -> Result<Canonical<'_>, Unclear> {
+    let decoded = decoded(path)?;
     // File names have such characters, and Graph takes them for what they are.
     let has_lookalike = !decoded.is_ascii() && decoded.contains(is_lookalike);
     if !decoded.starts_with('/') {
         return Err(Unclear::NoSlash);
     }
     let is_root = decoded.len() == 1;
-    let named = match without_end_slash(decoded) {
+    let named = match without_end_slash(decoded.into()) {
         text if keys::has_any(&text) => Cow::Owned(keys::as_segments(&text)?),
         text => text,
     };
@@ -89,7 +124,7 @@ impl<'p> Canonical<'p> {
 /// `None`: in no other way.
 pub(super) fn careless(path: &str) -> Option<String> {
     let differs = |segment: &str| name_of(segment).len() != segment.len();
-    if !path.contains([';', '.', ' ']) && path.is_ascii() || !path.split('/').any(differs) {
+    if plain(path).is_some() || !path.split('/').any(differs) {
         return None;
     }
     Some(path.split('/').map(name_of).collect::<Vec<_>>().join("/"))

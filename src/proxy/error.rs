@@ -173,9 +173,10 @@ impl Refusal {
 
     /// The answer to a request that never reached the data path.
     pub fn answer_alone(&self, clock: &Clock) -> Response<ReplyBody> {
-        let request_id = super::request_id::new();
+        let request_id = super::request_id::RequestId::new();
+        let request_id = request_id.as_str();
         tracing::info!(request_id, error = self.kind.name(), message = self.message, "refused");
-        self.answer(&request_id, &request_id, clock.now())
+        self.answer(request_id, request_id, clock.now())
     }
 
     /// The answer. `client_request_id` is the caller's own, echoed as Graph does.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 
 use super::Proxy;
 use super::access::Access;
@@ -16,10 +15,11 @@ use super::gates::Place;
 use super::outbound::OutboundHead;
 use super::patience::Patience;
 use super::replay::{Replay, ReplayError};
-use super::reply::{self, ReplyBody};
-use super::upstream::{self, SendError, Upstream};
+use super::reply::ReplyBody;
+use super::upstream::{Incoming, SendError, Upstream};
 use super::verdict::{self, Facts, Failure, Outcome, Renewed, Verdict};
 use crate::claims::Claims;
+use crate::clock::Clock;
 use crate::graph::{challenge, retry_after};
 use crate::store::Reason;
 use crate::vault::{Lease, LeaseError, Rejected, Subject, UpstreamId};
@@ -55,7 +55,7 @@ impl<'a> Exchange<'a> {
         proxy.shared.gates.budget(at).request(proxy.shared.clock.moment());
         let lease = match proxy.shared.vault.lease(subject, upstream_id).await {
             Ok(lease) => lease,
-            Err(error) => return Err(refusal(proxy, error, subject, None).await),
+            Err(error) => return Err(Box::pin(refusal(proxy, error, subject, None)).await),
         };
         let facts = Facts {
             outcome: Outcome::Failed(Failure::NotSent),
@@ -84,13 +84,13 @@ impl<'a> Exchange<'a> {
         let mut fresh = false;
         loop {
             let started = shared.clock.moment();
-            let sent = self.upstream.send(head.attempt(&self.lease.authorization), body, fresh).await;
+            let sent = self.upstream.send(head.attempt(&self.lease.authorization, started), body, fresh).await;
             access.attempts += 1;
             access.upstream_took =
                 Some(access.upstream_took.unwrap_or_default() + shared.clock.moment().since(started));
             self.facts.can_repeat = body.can_repeat();
             let claims = asked(&sent);
-            self.facts.outcome = outcome(&sent, claims.is_some(), shared.clock.now());
+            self.facts.outcome = outcome(&sent, claims.is_some(), &shared.clock);
             if let (Outcome::Answer { status: 429, retry_after, .. }, Some(place)) = (self.facts.outcome, &access.place)
             {
                 place.throttled(retry_after.unwrap_or(verdict::unsaid(self.facts.waits)));
@@ -98,30 +98,32 @@ impl<'a> Exchange<'a> {
             match (self.decide(self.facts), sent) {
                 (Verdict::NewToken, Ok(answer)) => {
                     let mut answer = self.received(answer);
-                    answer.body_mut().settle(LONGEST_KEPT_ANSWER).await;
+                    Box::pin(answer.body_mut().settle(LONGEST_KEPT_ANSWER)).await;
                     if !body.recall() {
                         self.renew_behind(claims.as_ref());
                         return Ok(shared.unhealed(answer, "body_not_kept"));
                     }
-                    match self.renew(claims.as_ref()).await {
+                    match Box::pin(self.renew(claims.as_ref())).await {
                         Ok(true) => shared.metrics.retried(if claims.is_some() { "claims" } else { "401" }),
                         Ok(false) => return Ok(shared.unhealed(answer, "too_young")),
                         Err(error) if claims.is_some() && nobody_can_help(self.subject, &error) => {
                             return Ok(shared.unhealed(answer, "claims_refused"));
                         }
-                        Err(error) => return Err(refusal(self.proxy, error, self.subject, claims).await),
+                        Err(error) => return Err(Box::pin(refusal(self.proxy, error, self.subject, claims)).await),
                     }
                 }
                 (Verdict::NewTokenForLater, Ok(answer)) => {
                     self.renew_behind(claims.as_ref());
                     return Ok(shared.unhealed(self.received(answer), "body_not_kept"));
                 }
-                (Verdict::Wait(wait), Ok((answer, hold))) if body.recall() => {
+                (Verdict::Wait(wait), Ok(mut answer)) if body.recall() => {
                     fresh = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
-                    let hold = if fresh { hold.retire() } else { hold };
-                    let mut answer = self.received((answer, hold));
-                    answer.body_mut().settle(LONGEST_KEPT_ANSWER).await;
-                    if !self.wait(wait, access.place.as_ref()).await {
+                    if fresh {
+                        answer.body_mut().retire();
+                    }
+                    let mut answer = self.received(answer);
+                    Box::pin(answer.body_mut().settle(LONGEST_KEPT_ANSWER)).await;
+                    if !Box::pin(self.wait(wait, access.place.as_ref())).await {
                         return Ok(self.passed_on(answer));
                     }
                     shared.metrics.retried("throttled");
@@ -215,11 +217,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// The upstream's answer, made fit for the client.
-    fn received(&self, (response, hold): (Response<Incoming>, upstream::Hold)) -> Response<ReplyBody> {
+    fn received(&self, response: Response<Incoming>) -> Response<ReplyBody> {
         let (mut head, incoming) = response.into_parts();
-        reply::filter(&mut head.headers, self.secure);
+        if !self.secure {
+            head.headers.remove(header::STRICT_TRANSPORT_SECURITY);
+        }
         head.version = Version::HTTP_11;
-        Response::from_parts(head, ReplyBody::streaming(incoming, hold, self.upstream.template.config.idle_timeout))
+        Response::from_parts(head, ReplyBody::streaming(incoming, self.upstream.template.config.idle_timeout))
     }
 }
 
@@ -242,11 +246,11 @@ async fn refusal(proxy: &Proxy, error: LeaseError, subject: &Subject, claims: Op
     refusal
 }
 
-type Sent = Result<(Response<Incoming>, upstream::Hold), SendError>;
+type Sent = Result<Response<Incoming>, SendError>;
 
 /// What a refusal of the upstream asks a new token to be got with.
 fn asked(sent: &Sent) -> Option<Claims> {
-    let (response, _) = sent.as_ref().ok()?;
+    let response = sent.as_ref().ok()?;
     let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     if refused { challenge::challenge(response.headers()) } else { None }
 }
@@ -256,13 +260,15 @@ fn nobody_can_help(subject: &Subject, error: &LeaseError) -> bool {
     matches!((subject, error), (Subject::App, LeaseError::Misconfigured(_)))
 }
 
-fn outcome(sent: &Sent, challenged: bool, now: crate::clock::Timestamp) -> Outcome {
+fn outcome(sent: &Sent, challenged: bool, clock: &Clock) -> Outcome {
     match sent {
         Err(error) => Outcome::Failed(error.failure),
-        Ok((response, _)) => {
+        Ok(response) => {
+            let status = response.status().as_u16();
             let values = response.headers().get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok());
-            let retry_after = retry_after::parse(values, now);
-            Outcome::Answer { status: response.status().as_u16(), retry_after, challenged }
+            let throttles = matches!(status, 429 | 503 | 504);
+            let retry_after = throttles.then(|| retry_after::parse(values, clock.now())).flatten();
+            Outcome::Answer { status, retry_after, challenged }
         }
     }
 }

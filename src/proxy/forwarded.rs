@@ -35,9 +35,12 @@ pub fn origin(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> P
 /// Whether the client's own connection, to the trusted proxy before us, is TLS (`X-Forwarded-Proto`).
 pub fn by_tls(peer: &PeerAddress, headers: &HeaderMap, trusted: &[Network]) -> bool {
     let PeerAddress::Tcp(socket) = peer else { return false };
+    if !is_trusted(socket.ip(), trusted) {
+        return false;
+    }
     let mut lines = headers.get_all("x-forwarded-proto").iter();
     let (Some(only), None) = (lines.next(), lines.next()) else { return false };
-    only.as_bytes().eq_ignore_ascii_case(b"https") && is_trusted(socket.ip(), trusted)
+    only.as_bytes().eq_ignore_ascii_case(b"https")
 }
 
 fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {

@@ -11,7 +11,7 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let essence = essence(only);
-    essence == b"application/json" || essence.ends_with(b"+json")
+    essence.is(b"application/json") || essence.ends_with(b"+json")
 }
 
 /// What we read is what the other side reads: no coding, no alphabet but UTF-8.
@@ -47,10 +47,24 @@ pub fn accept_what_we_read(headers: &mut HeaderMap) {
     };
 }
 
-/// A media type without its parameters, in lower case.
-pub fn essence(value: &HeaderValue) -> Vec<u8> {
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().to_ascii_lowercase()
+/// A media type without its parameters. Case does not count.
+#[derive(Clone, Copy, Debug)]
+pub struct Essence<'v>(&'v [u8]);
+
+pub fn essence(value: &HeaderValue) -> Essence<'_> {
+    let value = value.as_bytes();
+    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+    Essence(value[..end].trim_ascii())
+}
+
+impl Essence<'_> {
+    pub fn is(self, kind: &[u8]) -> bool {
+        self.0.eq_ignore_ascii_case(kind)
+    }
+
+    pub fn ends_with(self, end: &[u8]) -> bool {
+        self.0.len().checked_sub(end.len()).is_some_and(|at| self.0[at..].eq_ignore_ascii_case(end))
+    }
 }
 
 #[cfg(test)]

@@ -36,10 +36,10 @@ impl Message {
 
 /// A batch says, or does not deny, that it is JSON: OData has batches of other kinds.
 fn may_be_batch(terms: &Terms<'_>, head: &Parts) -> bool {
-    let is_json = !head.headers.contains_key(http::header::CONTENT_TYPE) || media::is_json(&head.headers);
-    terms.is_graph()
-        && head.method == Method::POST
+    let is_json = || !head.headers.contains_key(http::header::CONTENT_TYPE) || media::is_json(&head.headers);
+    head.method == Method::POST
+        && terms.is_graph()
         && is_batch(&terms.path.text)
-        && is_json
+        && is_json()
         && media::is_plain(&head.headers)
 }

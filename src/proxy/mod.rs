@@ -24,6 +24,8 @@ pub mod outbound;
 mod passwords;
 mod patience;
 pub mod policy;
+mod presented;
+mod remembered;
 mod replay;
 pub mod reply;
 mod request_id;
@@ -44,6 +46,7 @@ use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 use self::access::Access;
+pub use self::access::{AccessLog, Entry, Ledger};
 use self::caller::{BEARERD_ACCOUNT, Presented, once};
 pub use self::error::{Kind, Refusal};
 use self::exchange::Exchange;
@@ -52,6 +55,7 @@ use self::outbound::{CLIENT_REQUEST_ID, OutboundHead};
 use self::patience::Patience;
 use self::replay::Replay;
 pub use self::reply::ReplyBody;
+use self::request_id::RequestId;
 pub use self::shared::{Setup, Shared, SigninLinks, framing};
 use self::terms::Terms;
 pub use self::upstream::TemplateError;
@@ -76,37 +80,41 @@ pub enum PeerAddress {
     Unix { uid: u32, gid: u32 },
 }
 
-/// One worker's proxy: its own connections, everything else shared.
+/// One worker's proxy: its own connections and its own ledger, everything else shared.
 #[derive(Clone)]
 pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Arc<[Arc<Upstream>]>,
+    ledger: Arc<Ledger>,
 }
 
 impl Proxy {
     /// The proxy of one worker. To be called on the worker.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Shared>, ledger: Arc<Ledger>) -> Self {
         let upstreams = shared.templates.iter().map(|(template, _)| Arc::new(Upstream::new(Arc::clone(template))));
-        Self { upstreams: upstreams.collect(), shared }
+        Self { upstreams: upstreams.collect(), shared, ledger }
     }
 
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<ReplyBody> {
         let shared = &*self.shared;
         let (head, body) = request.into_parts();
-        let request_id = request_id::new();
+        let request_id = RequestId::new();
         let client_request_id = head.headers.get(&CLIENT_REQUEST_ID).cloned();
         let origin = forwarded::origin(&peer.address, &head.headers, &shared.trusted_proxies);
         // Boxed: it travels with the answer, through every layer.
-        let mut access = Box::new(Access::new(&head, origin, &request_id, shared.log, &shared.clock, &shared.metrics));
+        let mut access = Box::new(Access::new(&head, origin, request_id, &self.ledger));
+        let request_id = request_id.as_str();
         // hyper closes a connection whose request was not read to its end; the client should know.
         let unread = head.version < Version::HTTP_2 && !body.is_end_stream();
-        let mut response = match self.serve(head, body, peer, &request_id, &mut access).await {
+        // Boxed too: every layer above would copy all that a request may ever need.
+        let served = Box::pin(self.serve(head, body, peer, request_id, &mut access)).await;
+        let mut response = match served {
             Ok(response) => response,
             Err(mut refusal) => {
                 access.error = Some(refusal.kind);
                 refusal.closes |= unread;
                 let client_request_id = client_request_id.as_ref().and_then(|id| id.to_str().ok());
-                refusal.answer(&request_id, client_request_id.unwrap_or(&request_id), shared.clock.now())
+                refusal.answer(request_id, client_request_id.unwrap_or(request_id), shared.clock.now())
             }
         };
         access.answered(response.status());
@@ -126,17 +134,17 @@ impl Proxy {
         let host = shared.admit(&head, peer)?;
         let presented = Presented::read(&head.headers)?;
         let caller = shared.clients.identify(&presented, peer).await?;
-        access.client = Arc::clone(&caller.client.name);
+        access.client = Some(Arc::clone(&caller.client.name));
 
         let naming = shared.naming(&head, peer);
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let target = naming.meant(target.as_str(), host)?;
         let route = naming.lead(&target, host)?;
         let template = &self.upstreams[route.upstream].template;
-        access.upstream = Arc::clone(&template.name);
+        access.upstream = Some(Arc::clone(&template.name));
 
         let account = once(&head.headers, &BEARERD_ACCOUNT)?;
-        let subject = caller.subject([route.alias.as_deref(), presented.user.as_deref(), account])?;
+        let subject = caller.subject([route.alias.as_deref(), presented.user(), account])?;
         access.subject = Some(subject.clone());
         access.passes = shared.enter(&caller.client.gate)?;
 
@@ -155,7 +163,7 @@ impl Proxy {
         let mut exchange = Exchange::begin(self, route.upstream, &subject, peer.secure, patience).await?;
         let answer = match message {
             Message::Plain(body) => exchange.send(&outbound, &body, access).await?,
-            Message::Batch(batch) => batch.run(shared, &terms, &mut exchange, outbound, access).await?,
+            Message::Batch(batch) => Box::pin(batch.run(shared, &terms, &mut exchange, outbound, access)).await?,
         };
         Ok(reply::translate(answer, &terms, &method).await)
     }

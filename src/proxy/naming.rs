@@ -6,6 +6,7 @@
 mod body;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header;
 use http::request::Parts;
@@ -18,16 +19,23 @@ use super::error::{Kind, Refusal};
 use super::forwarded;
 use super::route::{Route, Routes, split_alias};
 use super::shared::Shared;
-use crate::graph::links::Links;
+use crate::graph::links::{self, Links};
 
 /// The names that count for one request.
 pub struct Naming<'a> {
     client: ClientName,
-    /// The origin of `server.public_url`.
-    public: &'a str,
-    /// Origins.
-    upstreams: &'a [String],
+    origins: &'a Origins,
     routes: &'a Routes,
+}
+
+/// The names that the configuration knows; made once.
+pub struct Origins {
+    /// Of `server.public_url`.
+    pub public: Box<str>,
+    /// In their order.
+    pub upstreams: Box<[Arc<links::Origin>]>,
+    /// How long the scheme of `public` is.
+    public_scheme: usize,
 }
 
 /// What the client calls us. Its text is the request's own.
@@ -51,6 +59,21 @@ struct Origin<'o> {
     authority: &'o str,
 }
 
+impl Origins {
+    pub fn new(public: &str, upstreams: impl Iterator<Item = String>) -> Self {
+        Self {
+            public: public.into(),
+            upstreams: upstreams.map(|origin| Arc::new(links::Origin::new(&origin))).collect(),
+            public_scheme: Origin::of(public).scheme.len(),
+        }
+    }
+
+    fn public(&self) -> Origin<'_> {
+        let (scheme, rest) = self.public.split_at(self.public_scheme);
+        Origin { scheme, authority: rest.strip_prefix("://").unwrap_or(rest) }
+    }
+}
+
 impl Shared {
     /// `Host` was checked before.
     pub(super) fn naming(&self, head: &Parts, peer: &Peer) -> Naming<'_> {
@@ -62,8 +85,8 @@ impl Shared {
             _ if by_tls() => "https",
             _ => "http",
         };
-        let public = &*self.public_origin;
-        let is_public = |authority: &str| Origin::of(public).is_at(authority);
+        let public = self.origins.public();
+        let is_public = |authority: &str| public.is_at(authority);
         let client = match (head.uri.authority(), head.headers.get(header::HOST)) {
             (Some(authority), _) if !is_public(authority.as_str()) => {
                 ClientName::Target { scheme, authority: authority.clone() }
@@ -73,14 +96,15 @@ impl Shared {
             }
             _ => ClientName::Public,
         };
-        Naming { client, public, upstreams: &self.upstream_origins, routes: &self.routes }
+        Naming { client, origins: &self.origins, routes: &self.routes }
     }
 }
 
 #[cfg(test)]
 impl<'a> Naming<'a> {
-    pub fn of(client: &'a str, upstreams: &'a [String], routes: &'a Routes) -> Self {
-        Self { client: ClientName::Public, public: client, upstreams, routes }
+    pub fn of(client: &str, upstreams: &[String], routes: &'a Routes) -> Self {
+        let origins = Box::leak(Box::new(Origins::new(client, upstreams.iter().cloned())));
+        Self { client: ClientName::Public, origins, routes }
     }
 }
 
@@ -93,22 +117,22 @@ impl Naming<'_> {
     }
 
     /// What has to be rewritten in answers to a request that came by `route`. `None`: the client uses the upstream's own names.
-    pub fn links(&self, route: &Route<'_>) -> Option<Links> {
+    pub fn links<'n>(&'n self, route: &Route<'n>) -> Option<Links<'n>> {
         let Origin { scheme, authority } = self.client();
-        Links::new(self.origin(route.upstream), &format!("{scheme}://{authority}{}", route.prefix))
+        Links::to(&self.origins.upstreams[route.upstream], [scheme, "://", authority, route.prefix])
     }
 
     /// The origin of an upstream.
     pub fn origin(&self, upstream: usize) -> &str {
-        &self.upstreams[upstream]
+        self.origins.upstreams[upstream].as_str()
     }
 
     /// Where an absolute URL leads that names us or an upstream.
     pub fn route<'u>(&self, url: &'u str) -> Option<Route<'u>> {
-        let named = |(upstream, origin): (usize, &String)| {
-            Origin::of(origin).before(url).map(|target| Route { upstream, alias: None, prefix: "", target })
+        let named = |(upstream, origin): (usize, &Arc<links::Origin>)| {
+            Origin::of(origin.as_str()).before(url).map(|target| Route { upstream, alias: None, prefix: "", target })
         };
-        self.own(url).or_else(|| self.upstreams.iter().enumerate().find_map(named))
+        self.own(url).or_else(|| self.origins.upstreams.iter().enumerate().find_map(named))
     }
 
     /// The path that rules are matched against, of a canonical one of an upstream.
@@ -124,13 +148,13 @@ impl Naming<'_> {
 
     /// The origin of ours that the URL begins with, and the rest of it.
     fn own_target<'u>(&self, url: &'u str) -> Option<(Origin<'_>, &'u str)> {
-        let ours = [self.client(), Origin::of(self.public)];
+        let ours = [self.client(), self.origins.public()];
         ours.into_iter().find_map(|own| own.before(url).map(|target| (own, target)))
     }
 
     fn client(&self) -> Origin<'_> {
         match &self.client {
-            ClientName::Public => Origin::of(self.public),
+            ClientName::Public => self.origins.public(),
             ClientName::Host { scheme, host } => Origin { scheme, authority: host.to_str().unwrap_or_default() },
             ClientName::Target { scheme, authority } => Origin { scheme, authority: authority.as_str() },
         }
@@ -150,6 +174,10 @@ impl Naming<'_> {
     /// What stands before an absolute URL of ours in a target, and the target in that URL.
     fn undoubled<'t>(&self, target: &'t str) -> Option<(&'t str, &'t str)> {
         let path = target.split('?').next().unwrap_or_default();
+        // Next to no path has one.
+        if !path.contains(':') {
+            return None;
+        }
         let start = path.find("/http://").or_else(|| path.find("/https://"))?;
         // The base that such a client has: no more than a version, or the name of an upstream.
         let outer = &target[..start];

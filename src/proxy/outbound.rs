@@ -1,59 +1,18 @@
 //! The head that goes out. It can only point at the configured upstream.
 //!
-//! Order matters: what `Connection` names is stripped first, then every header that we own is deleted, then ours are set. Path and
-//! query are forwarded byte for byte. Framing is never copied: it follows from the body.
+//! Of the client's headers those go out that are neither ours to set nor named by its `Connection`. Path and query are forwarded byte for
+//! byte. Framing is never copied: it follows from the body.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Uri, Version};
+use http::uri::{self, PathAndQuery};
+use http::{Method, Request, Uri, Version};
 
 use super::error::{Kind, Refusal};
+use crate::clock::Moment;
 
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 
-/// Never forwarded, besides every `bearerd-*` and what `Connection` names.
-const STRIPPED: [&str; 34] = [
-    // hop by hop (RFC 9110, 7.6.1)
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "expect",
-    "content-length",
-    // credentials and identity
-    "authorization",
-    "x-api-key",
-    "cookie",
-    "cookie2",
-    "x-ms-client-principal",
-    "x-ms-client-principal-id",
-    "x-ms-client-principal-name",
-    "x-ms-client-principal-idp",
-    // where the request came from
-    "host",
-    "origin",
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-original-method",
-    "x-client-ip",
-    // methods in disguise
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "alt-used",
-];
-const STRIPPED_PREFIXES: [&str; 3] = ["bearerd-", "x-forwarded-", "x-ms-token-"];
 /// What `Connection` may not take away: the meaning of the request depends on it.
 const PROTECTED: [&str; 3] = ["client-request-id", "content-type", "content-encoding"];
 
@@ -62,7 +21,20 @@ const PROTECTED: [&str; 3] = ["client-request-id", "content-type", "content-enco
 pub struct OutboundHead {
     pub method: Method,
     target: PathAndQuery,
+    pub host: HeaderValue,
+    /// The client's, and ours in their place. What of them goes out is `lines`.
     pub headers: HeaderMap,
+    /// What the client's `Connection` names.
+    hidden: Vec<HeaderName>,
+}
+
+/// A head with its token.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    pub head: &'a OutboundHead,
+    pub authorization: &'a HeaderValue,
+    /// When it is made.
+    pub at: Moment,
 }
 
 /// The upstream's authority, computed once.
@@ -82,74 +54,100 @@ impl OutboundHead {
             Some(target) => target,
             None => PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest.because("the target is malformed"))?,
         };
-        strip(&mut headers);
-        headers.insert(header::HOST, destination.host.clone());
-        if !headers.contains_key(&CLIENT_REQUEST_ID)
+        let hidden = named(&headers);
+        if let Entry::Vacant(place) = headers.entry(CLIENT_REQUEST_ID)
             && let Ok(id) = HeaderValue::try_from(request_id)
         {
-            headers.insert(CLIENT_REQUEST_ID, id);
+            place.insert(id);
         }
-        Ok(Self { method, target, headers })
+        Ok(Self { method, target, host: destination.host.clone(), headers, hidden })
     }
 
-    /// The head of one attempt, with this token.
-    pub fn attempt(&self, authorization: &HeaderValue) -> Parts {
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = self.method.clone();
-        parts.uri = Uri::from(self.target.clone());
-        parts.headers.clone_from(&self.headers);
-        parts.headers.insert(header::AUTHORIZATION, authorization.clone());
-        parts
+    pub fn target(&self) -> &str {
+        self.target.as_str()
+    }
+
+    /// What of the client's headers goes out, besides `Host`, the token and the framing.
+    pub fn lines(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let goes = |name: &HeaderName| !is_stripped(name.as_str()) && !self.hidden.contains(name);
+        self.headers.iter().filter(move |(name, _)| goes(name))
+    }
+
+    /// One attempt, with this token.
+    pub fn attempt<'a>(&'a self, authorization: &'a HeaderValue, at: Moment) -> Attempt<'a> {
+        Attempt { head: self, authorization, at }
     }
 }
 
-/// Takes the form that the protocol of the connection wants: HTTP/2 has the authority in the URI and frames every body; HTTP/1.1 has
-/// `Host`, and headers for what hyper leaves unsaid.
-pub fn for_version(parts: &mut Parts, body: &impl http_body::Body, destination: &Destination, version: Version) {
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.remove(header::TRANSFER_ENCODING);
-    if version == Version::HTTP_2 {
-        parts.headers.remove(header::HOST);
-        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+impl Attempt<'_> {
+    /// As HTTP/2 wants it: the authority in the URI, and every body framed by the protocol itself.
+    pub fn http2<B>(&self, body: B, destination: &Destination) -> Request<B> {
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(&self.head.method);
+        let mut uri = uri::Parts::default();
         uri.scheme = Some(destination.scheme.clone());
         uri.authority = Some(destination.authority.clone());
-        parts.uri = Uri::from_parts(uri).unwrap_or_default();
-    } else {
-        parts.headers.insert(header::HOST, destination.host.clone());
-        if parts.uri.authority().is_some() {
-            parts.uri = parts.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+        uri.path_and_query = Some(self.head.target.clone());
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_2;
+        let headers = request.headers_mut();
+        for (name, value) in self.head.lines() {
+            headers.append(name, value.clone());
         }
-        // Servers answer 411 to a POST that says nothing of its length.
-        if body.is_end_stream() && matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        // hyper takes a GET of unknown length for one without a body.
-        if body.size_hint().exact().is_none() && matches!(parts.method, Method::GET | Method::HEAD) {
-            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-    }
-    parts.version = version;
-}
-
-fn strip(headers: &mut HeaderMap) {
-    let mut doomed: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        for name in value.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
-                && !PROTECTED.contains(&name.as_str())
-            {
-                doomed.push(name);
-            }
-        }
-    }
-    doomed.extend(headers.keys().filter(|name| is_stripped(name.as_str())).cloned());
-    for name in doomed {
-        headers.remove(name);
+        headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        request
     }
 }
 
+/// What `Connection` names, and may name.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !PROTECTED.contains(&name.as_str()))
+        .collect()
+}
+
+/// Whether a header of the client is never forwarded: what concerns the hop (RFC 9110, 7.6.1), credentials and identity, where the request came
+/// from, methods in disguise, and what is ours to set.
 fn is_stripped(name: &str) -> bool {
-    STRIPPED.contains(&name) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name.contains('_')
+    let known = match name.as_bytes().first() {
+        Some(b'a') => matches!(name, "authorization" | "alt-used"),
+        Some(b'b') => name.starts_with("bearerd-"),
+        Some(b'c') => matches!(name, "connection" | "content-length" | "cookie" | "cookie2"),
+        Some(b'e') => name == "expect",
+        Some(b'f') => name == "forwarded",
+        Some(b'h') => matches!(name, "host" | "http2-settings"),
+        Some(b'k') => name == "keep-alive",
+        Some(b'o') => name == "origin",
+        Some(b'p') => matches!(name, "proxy-connection" | "proxy-authenticate" | "proxy-authorization"),
+        Some(b't') => matches!(name, "te" | "trailer" | "transfer-encoding"),
+        Some(b'u') => name == "upgrade",
+        Some(b'v') => name == "via",
+        Some(b'x') => {
+            matches!(
+                name,
+                "x-api-key"
+                    | "x-ms-client-principal"
+                    | "x-ms-client-principal-id"
+                    | "x-ms-client-principal-name"
+                    | "x-ms-client-principal-idp"
+                    | "x-real-ip"
+                    | "x-original-url"
+                    | "x-rewrite-url"
+                    | "x-original-host"
+                    | "x-original-method"
+                    | "x-client-ip"
+                    | "x-http-method"
+                    | "x-http-method-override"
+                    | "x-method-override"
+            ) || name.starts_with("x-forwarded-")
+                || name.starts_with("x-ms-token-")
+        }
+        _ => false,
+    };
+    known || memchr::memchr(b'_', name.as_bytes()).is_some()
 }
 
 /// Header names with an underscore are dropped; one that some backend would fold to a name of ours is refused.
@@ -216,10 +214,10 @@ mod tests {
                 ("x-ms-throttle-priority", "High"),
             ],
         );
-        let mut left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<_> = head.lines().map(|(name, _)| name.as_str()).collect();
         left.sort_unstable();
-        assert_eq!(left, ["client-request-id", "host", "prefer", "x-ms-throttle-priority"]);
-        assert_eq!(head.headers["host"], "graph.microsoft.com");
+        assert_eq!(left, ["client-request-id", "prefer", "x-ms-throttle-priority"]);
+        assert_eq!(head.host, "graph.microsoft.com");
     }
 
     #[test]
@@ -233,11 +231,12 @@ mod tests {
                 ("client-request-id", "theirs"),
             ],
         );
-        assert!(!head.headers.contains_key("x-custom"));
-        assert_eq!(head.headers["client-request-id"], "theirs");
-        let sent = head.attempt(&HeaderValue::from_static("Bearer ours"));
-        assert_eq!(sent.headers["authorization"], "Bearer ours");
-        assert_eq!(sent.headers["host"], "graph.microsoft.com");
+        let lines: Vec<_> = head.lines().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(lines, [("client-request-id", &b"theirs"[..])]);
+        let sent = head.attempt(&HeaderValue::from_static("Bearer ours"), Moment::default()).http2((), &destination());
+        assert_eq!(sent.headers().len(), 2);
+        assert_eq!(sent.headers()["authorization"], "Bearer ours");
+        assert_eq!(sent.uri().authority().unwrap(), "graph.microsoft.com");
     }
 
     #[test]
@@ -247,13 +246,10 @@ mod tests {
             "/v1.0/me?",
             "/beta/a%2Bb?$skiptoken=X%2744%27",
         ] {
-            let mut parts = outbound(target, &[]).attempt(&HeaderValue::from_static("b"));
-            assert_eq!(parts.uri.to_string(), target);
-            let body = http_body_util::Empty::<&[u8]>::new();
-            for_version(&mut parts, &body, &destination(), Version::HTTP_2);
-            assert_eq!(parts.uri.to_string(), format!("https://graph.microsoft.com{target}"));
-            for_version(&mut parts, &body, &destination(), Version::HTTP_11);
-            assert_eq!(parts.uri.to_string(), target);
+            let head = outbound(target, &[]);
+            assert_eq!(head.target(), target);
+            let http2 = head.attempt(&HeaderValue::from_static("b"), Moment::default()).http2((), &destination());
+            assert_eq!(http2.uri().to_string(), format!("https://graph.microsoft.com{target}"));
         }
     }
 

@@ -66,13 +66,13 @@ impl Passwords {
     }
 
     /// Which hash `password` fits. Whoever hangs up doesn't make room for another before the work is done.
-    pub async fn owner(self: &Arc<Self>, password: &Secret<String>) -> Result<Option<usize>, Refusal> {
-        if self.hashes.is_empty() || password.expose().len() > LONGEST_PASSWORD {
+    pub async fn owner(self: &Arc<Self>, password: &str) -> Result<Option<usize>, Refusal> {
+        if self.hashes.is_empty() || password.len() > LONGEST_PASSWORD {
             return Ok(None);
         }
         let mut digest = Sha256::new_with_prefix(self.salt);
-        digest.update((password.expose().len() as u64).to_be_bytes());
-        digest.update(password.expose().as_bytes());
+        digest.update((password.len() as u64).to_be_bytes());
+        digest.update(password.as_bytes());
         let digest: [u8; 32] = digest.finalize().into();
         if let Some(verdict) = self.verdicts().of(&digest) {
             return Ok(verdict.owner());
@@ -85,7 +85,7 @@ impl Passwords {
         if let Some(verdict) = self.verdicts().of(&digest) {
             return Ok(verdict.owner());
         }
-        let (passwords, password) = (Arc::clone(self), password.clone());
+        let (passwords, password) = (Arc::clone(self), Secret::from(password));
         let verdict = self.tasks.spawn_blocking(move || {
             let verdict = passwords.verify(&password);
             passwords.verdicts().remember(digest, verdict);
@@ -156,8 +156,8 @@ pub(super) mod tests {
     async fn a_verdict_is_remembered() {
         let passwords = one(b"right");
         for _ in 0..3 {
-            assert_eq!(passwords.owner(&"right".into()).await.unwrap(), Some(0));
-            assert_eq!(passwords.owner(&"wrong".into()).await.unwrap(), None);
+            assert_eq!(passwords.owner("right").await.unwrap(), Some(0));
+            assert_eq!(passwords.owner("wrong").await.unwrap(), None);
         }
         let verdicts = passwords.verdicts();
         assert_eq!((verdicts.right.len(), verdicts.wrong.len()), (1, 1));
@@ -167,7 +167,7 @@ pub(super) mod tests {
     async fn whoever_hangs_up_leaves_no_more_work_than_whoever_waits() {
         let passwords = one(b"right");
         for guess in 0..50 {
-            let guess = Secret::from(format!("guess {guess}"));
+            let guess = format!("guess {guess}");
             tokio::select! {
                 biased;
                 _ = passwords.owner(&guess) => panic!("faster than one look"),
@@ -183,22 +183,21 @@ pub(super) mod tests {
     #[tokio::test]
     async fn guesses_wait_in_a_short_queue_and_forget_no_right_password() {
         let passwords = one(b"right");
-        let right = Secret::from("right");
-        assert!(passwords.owner(&right).await.unwrap().is_some());
+        assert!(passwords.owner("right").await.unwrap().is_some());
         let _busy = passwords.hashing.acquire_many(2).await.unwrap();
-        let guesses: Vec<_> = (0..HASHED + WAITING).map(|guess| Secret::from(format!("guess {guess}"))).collect();
+        let guesses: Vec<_> = (0..HASHED + WAITING).map(|guess| format!("guess {guess}")).collect();
         let mut waiting: Vec<_> = guesses.iter().map(|guess| Box::pin(passwords.owner(guess))).collect();
         for wait in &mut waiting {
             assert!(futures_ready(wait).await.is_none());
         }
-        let refused = passwords.owner(&Secret::from("one more")).await.map(|_| ());
+        let refused = passwords.owner("one more").await.map(|_| ());
         assert_eq!(refused.map_err(|refusal| refusal.kind), Err(Kind::Overloaded));
-        assert!(passwords.owner(&right).await.unwrap().is_some(), "known, so it doesn't wait");
+        assert!(passwords.owner("right").await.unwrap().is_some(), "known, so it doesn't wait");
         drop(waiting);
         for guess in 0..2 * WRONG_PASSWORDS {
             passwords.verdicts().remember(Sha256::digest(guess.to_be_bytes()).into(), Verdict::Wrong);
         }
-        assert!(passwords.owner(&right).await.unwrap().is_some());
+        assert!(passwords.owner("right").await.unwrap().is_some());
         assert!(passwords.verdicts().wrong.len() <= WRONG_PASSWORDS);
     }
 

@@ -62,9 +62,10 @@ impl Routes {
     /// The path that rules are matched against, from the canonical one that is forwarded: `/v1.0/...` and `/beta/...` are the root upstream's,
     /// everything else begins with the name of its upstream, however the upstream was selected. No rule covers a path of two upstreams.
     pub fn rule_path<'p>(&self, upstream: usize, path: &'p str) -> Cow<'p, str> {
+        let is_version = |name: &str| matches!(name, "v1.0" | "beta");
+        let first = path.split('/').nth(1).unwrap_or_default();
         // What a careless server takes for a version is judged as one.
-        let version = name_of(path.split('/').nth(1).unwrap_or_default());
-        if Some(upstream) == self.root && matches!(version, "v1.0" | "beta") {
+        if Some(upstream) == self.root && (is_version(first) || is_version(name_of(first))) {
             Cow::Borrowed(path)
         } else {
             Cow::Owned(format!("/{}{path}", self.names[upstream]))

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use memchr::memchr;
 use url::Url;
 
 use super::caller::Clients;
 use super::error::{self, Kind, Refusal};
 use super::gates::Gates;
 use super::limits::{self, Counter, Pass};
+use super::naming::Origins;
 use super::replay::{Caps, Replay};
 use super::reply::ReplyBody;
 use super::route::Routes;
@@ -21,7 +23,7 @@ use super::upstream::{Template, TemplateError};
 use super::{Peer, outbound};
 use crate::account::Alias;
 use crate::clock::Clock;
-use crate::config::{self, AccessLog, ServerLimits};
+use crate::config::{self, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
 use crate::vault::{UpstreamId, Vault};
@@ -37,9 +39,7 @@ pub struct Shared {
     pub(super) routes: Routes,
     pub(super) templates: Vec<(Arc<Template>, UpstreamId)>,
     pub(super) hosts: Arc<Hosts>,
-    /// The origin of `server.public_url`, and those of the upstreams in their order.
-    pub(super) public_origin: String,
-    pub(super) upstream_origins: Vec<String>,
+    pub(super) origins: Origins,
     pub(super) gates: Gates,
     pub(super) vault: Vault,
     pub(super) links: Arc<dyn SigninLinks>,
@@ -47,7 +47,6 @@ pub struct Shared {
     pub(super) trusted_proxies: Vec<config::Network>,
     pub(super) in_flight: Arc<Counter>,
     pub(super) caps: Caps,
-    pub(super) log: AccessLog,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
@@ -57,7 +56,6 @@ pub struct Setup<'a> {
     pub server: &'a config::Server,
     pub upstreams: &'a BTreeMap<String, config::Upstream>,
     pub clients: Arc<Clients>,
-    pub log: AccessLog,
     pub hosts: Arc<Hosts>,
     pub vault: Vault,
     pub links: Arc<dyn SigninLinks>,
@@ -67,7 +65,7 @@ pub struct Setup<'a> {
 
 impl Shared {
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, log, hosts, vault, links, clock, metrics } = setup;
+        let Setup { server, upstreams, clients, hosts, vault, links, clock, metrics } = setup;
         let mut templates = Vec::new();
         for config in upstreams.values() {
             if let Some(id) = vault.upstream(&config.name) {
@@ -75,6 +73,7 @@ impl Shared {
             }
         }
         let gates = Gates::new(templates.iter().map(|(template, _)| &template.config), &clock, &metrics);
+        let origin = |url: &Url| url.origin().ascii_serialization();
         let names: Vec<String> = upstreams.keys().cloned().collect();
         Ok(Self {
             clients,
@@ -85,8 +84,10 @@ impl Shared {
             },
             templates,
             hosts,
-            public_origin: server.public_url.origin().ascii_serialization(),
-            upstream_origins: upstreams.values().map(|upstream| upstream.url.origin().ascii_serialization()).collect(),
+            origins: Origins::new(
+                &origin(&server.public_url),
+                upstreams.values().map(|upstream| origin(&upstream.url)),
+            ),
             gates,
             vault,
             links,
@@ -98,7 +99,6 @@ impl Shared {
             },
             limits: server.limits.clone(),
             trusted_proxies: server.trusted_proxies.clone(),
-            log,
             clock,
             metrics,
         })
@@ -122,12 +122,18 @@ impl Shared {
         if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > self.limits.uri_bytes) {
             return Err(Kind::UriTooLong.because(format!("the target is longer than {} bytes", self.limits.uri_bytes)));
         }
-        let size: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let (mut size, mut has_underscore) = (0, false);
+        for (name, value) in &head.headers {
+            size += name.as_str().len() + value.len() + 4;
+            has_underscore |= memchr(b'_', name.as_str().as_bytes()).is_some();
+        }
         if size > self.limits.header_bytes {
             return Err(Kind::HeadersTooLarge
                 .because(format!("the headers are larger than {} bytes", self.limits.header_bytes)));
         }
-        outbound::refuse_folding_names(&head.headers)?;
+        if has_underscore {
+            outbound::refuse_folding_names(&head.headers)?;
+        }
         if let (Some(longest), Some(length)) = (self.limits.body_bytes, content_length(&head.headers))
             && length > longest
         {

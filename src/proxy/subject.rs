@@ -25,10 +25,19 @@ pub struct Caller {
 
 /// Which accounts a client may act for.
 pub struct Accounts {
-    patterns: GlobSet,
+    patterns: Patterns,
     /// The one account of a client whose `accounts` is a single plain alias.
     only: Option<Alias>,
 }
+
+enum Patterns {
+    /// What stands before and after the `*` that is all there is of a pattern (`*@contoso.com`).
+    Ends(Vec<(Box<str>, Box<str>)>),
+    Any(GlobSet),
+}
+
+/// So many patterns are looked at one by one.
+const FEW: usize = 8;
 
 impl Caller {
     pub fn known(client: Arc<Client>) -> Self {
@@ -75,20 +84,11 @@ impl Caller {
 
 impl Accounts {
     pub fn new(patterns: &[String]) -> Self {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            match Glob::new(pattern) {
-                Ok(glob) => {
-                    set.add(glob);
-                }
-                Err(error) => tracing::error!(%error, "an account pattern is ignored"),
-            }
-        }
         let only = match patterns {
             [alias] => Alias::new(alias).ok(),
             _ => None,
         };
-        Self { patterns: set.build().unwrap_or_else(|_| GlobSet::empty()), only }
+        Self { patterns: Patterns::new(patterns), only }
     }
 
     /// The account that is named at all the places where one is; where none is, the only one.
@@ -105,15 +105,57 @@ impl Accounts {
                 Kind::AccountAmbiguous.because(format!("different accounts are named by {place} and by {other}"))
             );
         }
+        if let Some(only) = self.only.as_ref().filter(|only| only.as_str() == first) {
+            return Ok(only.clone());
+        }
         match Alias::new(first) {
-            Ok(alias) if self.patterns.is_match(first) => Ok(alias),
+            Ok(alias) if self.patterns.cover(first) => Ok(alias),
             _ => Err(no_such_account()),
         }
     }
 }
 
+impl Patterns {
+    fn new(texts: &[String]) -> Self {
+        if texts.len() <= FEW
+            && let Some(ends) = texts.iter().map(|text| ends(text)).collect()
+        {
+            return Self::Ends(ends);
+        }
+        let mut set = GlobSetBuilder::new();
+        for text in texts {
+            match Glob::new(text) {
+                Ok(glob) => {
+                    set.add(glob);
+                }
+                Err(error) => tracing::error!(%error, "an account pattern is ignored"),
+            }
+        }
+        Self::Any(set.build().unwrap_or_else(|_| GlobSet::empty()))
+    }
+
+    /// `alias` is one.
+    fn cover(&self, alias: &str) -> bool {
+        let lies_between = |(start, end): &(Box<str>, Box<str>)| {
+            alias.strip_prefix(&**start).is_some_and(|rest| rest.ends_with(&**end))
+        };
+        match self {
+            Self::Ends(ends) => ends.iter().any(lies_between),
+            Self::Any(set) => set.is_match(alias),
+        }
+    }
+}
+
+fn ends(pattern: &str) -> Option<(Box<str>, Box<str>)> {
+    let (start, end) = pattern.split_once('*')?;
+    let is_literal = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"@._-+!".contains(&byte));
+    (is_literal(start) && is_literal(end)).then(|| (start.into(), end.into()))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::caller::tests::client;
     use super::*;
 
@@ -148,6 +190,41 @@ mod tests {
         }
         let none = caller(Identity::User, &[]);
         assert_eq!(whom(&none, [None, Some("alice"), None]), Err(Kind::AccountForbidden));
+    }
+
+    proptest! {
+        #[test]
+        fn ends_say_what_globs_say(pattern in "[ab@.*]{1,5}", alias in "[ab@.]{1,6}") {
+            if let Ok(alias) = Alias::new(&alias) {
+                let glob = Glob::new(&pattern).unwrap().compile_matcher();
+                let few = Patterns::new(std::slice::from_ref(&pattern));
+                prop_assert_eq!(few.cover(alias.as_str()), glob.is_match(alias.as_str()), "{} {}", pattern, alias);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_all_star_is_left_to_globs() {
+        for (pattern, expected) in [
+            ("*", true),
+            ("user*", true),
+            ("*@contoso.com", true),
+            ("a*b", true),
+            ("alice", false),
+            ("**", false),
+            ("a*b*", false),
+            ("a?*", false),
+            ("[a]*", false),
+            ("{a,b}*", false),
+            ("a\\*", false),
+            ("!*", true),
+        ] {
+            assert_eq!(ends(pattern).is_some(), expected, "{pattern}");
+        }
+        let many: Vec<String> = (0..=FEW).map(|n| format!("a{n}*")).collect();
+        assert!(matches!(Patterns::new(&many), Patterns::Any(_)));
+        assert!(Patterns::new(&many).cover("a8x") && !Patterns::new(&many).cover("b"));
+        assert!(!Patterns::new(&[]).cover("a"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl<'a> Terms<'a> {
     }
 
     /// What of an answer has to be rewritten. `None`: nothing.
-    pub fn links(&self) -> Option<Links> {
+    pub fn links(&self) -> Option<Links<'a>> {
         if self.upstream.rewrite_links { self.naming.links(self.route) } else { None }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `GET requests` and the other records of this server, `GET identity-requests`, `POST clear`, `POST fault` (body: a list of faults as text; empty clears),
 //! `POST revoke?user=alice[&what=access]`, `POST demand?prefix=/v1.0/me[&user=alice]` (body: claims; empty clears),
-//! `GET assertion?user=alice`, `GET federated-token`.
+//! `GET assertion?user=alice`, `GET federated-token`, `GET grants?count=2[&skip=1]`.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -44,12 +44,13 @@ pub(super) fn answer(
             let user = parameter(query, "user").unwrap_or_default();
             say(StatusCode::OK, &json!({ "assertion": entra.assertion(&user, &Assertion::default()) }))
         }
+        (&Method::GET, "grants") => grants(entra, query),
         (&Method::GET, "federated-token") => say(StatusCode::OK, &json!({ "token": entra.federated_token() })),
         _ => say(StatusCode::NOT_FOUND, &json!({ "error": VERBS })),
     }
 }
 
-const VERBS: &str = "GET requests, GET identity-requests; at Graph GET file-requests, GET leaks, GET batches, GET at-once; GET assertion, GET federated-token, POST clear, POST fault, \
+const VERBS: &str = "GET requests, GET identity-requests; at Graph GET file-requests, GET leaks, GET batches, GET at-once; GET assertion, GET federated-token, GET grants, POST clear, POST fault, \
                      POST revoke, POST demand";
 
 fn fault(entra: &entra::State, text: &str) -> Response<Content> {
@@ -71,6 +72,30 @@ fn revoke(entra: &entra::State, query: &str) -> Response<Content> {
         Some(user) if entra.revoke(&user, all) => say(StatusCode::OK, &json!({ "revoked": user })),
         _ => say(StatusCode::NOT_FOUND, &json!({ "error": "no such user" })),
     }
+}
+
+/// Signs many users in at once: a row each, as `accounts import` reads them.
+fn grants(entra: &entra::State, query: &str) -> Response<Content> {
+    let number = |name, default| parameter(query, name).map_or(Ok(default), |text| text.parse::<usize>());
+    let (Ok(skip), Ok(count)) = (number("skip", 0), number("count", usize::MAX)) else {
+        return say(StatusCode::BAD_REQUEST, &json!({ "error": "skip and count are numbers" }));
+    };
+    let mut rows = Vec::new();
+    for grant in entra.grants(skip, count) {
+        let row = json!({
+            "alias": grant.user,
+            "provider": "entra",
+            "refresh_token": grant.refresh_token,
+            "access_token": grant.access_token,
+            "expires_at": grant.expires_at.secs(),
+            "tid": grant.tenant,
+            "oid": grant.oid,
+        });
+        rows.extend_from_slice(format!("{row}\n").as_bytes());
+    }
+    let mut response = Response::new(Content::from(Bytes::from(rows)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+    response
 }
 
 fn demand(entra: &entra::State, query: &str, claims: &str) -> Response<Content> {

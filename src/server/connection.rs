@@ -23,7 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::drain::Drain;
-use super::socket::Socket;
+use super::http1::{self as parking, Ended, Patience};
+use super::socket::{BreaksOff, Socket};
 use super::{Service, Settings, tls};
 use crate::proxy::{Peer, PeerAddress};
 use crate::tasks::spawn_here;
@@ -41,7 +42,7 @@ pub struct Shared<S> {
     pub service: S,
     pub drain: Arc<Drain>,
     pub tls: Option<TlsAcceptor>,
-    header_timeout: Duration,
+    patience: Patience,
     http1: http1::Builder,
     http2: http2::Builder<Here>,
 }
@@ -51,17 +52,18 @@ pub struct Shared<S> {
 struct Here;
 
 /// A connection's bytes: a socket, or TLS on one.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn socket(&self) -> &Socket;
 }
 
-impl Stream for Socket {
+/// Boxed, as TLS is, because futures keep room for each place to which a stream is moved.
+impl Stream for Box<Socket> {
     fn socket(&self) -> &Socket {
         self
     }
 }
 
-impl Stream for TlsStream<Socket> {
+impl Stream for Box<TlsStream<Socket>> {
     fn socket(&self) -> &Socket {
         self.get_ref().0
     }
@@ -73,17 +75,14 @@ struct Session<S> {
     peer: Peer,
     /// A request has come.
     used: AtomicBool,
-    /// The answer under way ends with the connection, and in no other way.
-    ends_with_it: AtomicBool,
+    /// Set where the answer under way ends with the connection, and in no other way.
+    breaks_off: BreaksOff,
 }
 
 impl<S: Service> Shared<S> {
     pub fn new(service: S, drain: Arc<Drain>, tls: Option<TlsAcceptor>, settings: &Settings) -> Self {
         let mut http1 = http1::Builder::new();
-        http1
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_timeout)
-            .max_buf_size(settings.header_bytes.max(MAX_TARGET) + HEAD_ROOM);
+        http1.max_buf_size(settings.header_bytes.max(MAX_TARGET) + HEAD_ROOM);
         // `max_headers` stays at its default of 100: to set it moves hyper's table from the stack to the heap.
         let mut http2 = http2::Builder::new(Here);
         http2
@@ -94,20 +93,21 @@ impl<S: Service> Shared<S> {
             .max_send_buf_size(64 * 1024)
             .initial_stream_window_size(64 * 1024)
             .initial_connection_window_size(1024 * 1024);
-        Self { service, drain, tls, header_timeout: settings.header_timeout, http1, http2 }
+        let patience = Patience { header_timeout: settings.header_timeout, park_after: settings.park_after };
+        Self { service, drain, tls, patience, http1, http2 }
     }
 
     /// Serves `socket` to its end.
     ///
-    /// Each way is boxed, so that a connection takes the memory of its own way and not that of the largest.
+    /// Each step is boxed, so that a connection takes the memory of the step that it is in and not that of the largest.
     pub async fn serve(self: Arc<Self>, socket: Socket, address: PeerAddress) {
         let peer = Peer { address, secure: false, names: Vec::new() };
         let ended = if let Some(acceptor) = &self.tls {
             Box::pin(self.clone().tls(acceptor, socket, peer)).await
         } else {
-            match self.unless_draining(self.header_timeout, socket.speaks_http2()).await {
-                Some(Ok(true)) => Box::pin(self.http2(socket, peer)).await,
-                Some(Ok(false)) => Box::pin(self.http1(socket, peer)).await,
+            match Box::pin(self.unless_draining(self.patience.header_timeout, socket.speaks_http2())).await {
+                Some(Ok(true)) => Box::pin(self.http2(Box::new(socket), peer)).await,
+                Some(Ok(false)) => Box::pin(self.http1(Box::new(socket), peer)).await,
                 Some(Err(_)) | None => return,
             }
         };
@@ -121,7 +121,7 @@ impl<S: Service> Shared<S> {
         // A client of another protocol, plain HTTP too, ends here with a TLS alert.
         let handshake = Box::pin(self.unless_draining(HANDSHAKE_TIMEOUT, acceptor.accept(socket))).await;
         let stream = match handshake {
-            Some(Ok(stream)) => stream,
+            Some(Ok(stream)) => Box::new(stream),
             Some(Err(error)) => {
                 tracing::debug!(%error, "a client's TLS handshake failed");
                 return Ok(());
@@ -140,33 +140,31 @@ impl<S: Service> Shared<S> {
 
     async fn http1(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
         let late = self.drain.has_begun();
-        let session = Session::new(self.clone(), peer);
-        let requests = requests(session.clone());
+        let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
         if late {
             // Its first request may be on the way, and is its last. A graceful shutdown would not wait for it.
+            let requests = requests(session.clone());
             let connection = self.http1.clone().keep_alive(false).serve_connection(TokioIo::new(stream), requests);
             tokio::select! {
                 ended = Box::pin(connection) => ended,
                 () = session.unused(LATE) => Ok(()),
             }
         } else {
-            let breaks_off = stream.socket().breaks_off();
-            let connection = pin!(self.http1.serve_connection(TokioIo::new(stream), requests));
-            let ended = self.drain.watch(connection, http1::Connection::graceful_shutdown).await;
-            if ended.is_err() && session.ends_with_it.load(Ordering::Relaxed) {
-                breaks_off.set();
+            let requests = || requests(session.clone());
+            match parking::serve(&self.http1, self.patience, &self.drain, stream, requests).await {
+                Ended::Overdue => Ok(()),
+                Ended::Done(done) => done,
             }
-            ended
         }
     }
 
     async fn http2(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
-        let session = Session::new(self.clone(), peer);
+        let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
         let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
         tokio::select! {
             ended = self.drain.watch(connection, http2::Connection::graceful_shutdown) => ended,
             // hyper waits for HTTP/2's preface for ever, and its pings start after it.
-            () = session.unused(self.header_timeout) => Ok(()),
+            () = session.unused(self.patience.header_timeout) => Ok(()),
         }
     }
 
@@ -199,8 +197,8 @@ fn requests<S: Service>(
 }
 
 impl<S: Service> Session<S> {
-    fn new(shared: Arc<Shared<S>>, peer: Peer) -> Arc<Self> {
-        Arc::new(Self { shared, peer, used: AtomicBool::new(false), ends_with_it: AtomicBool::new(false) })
+    fn new(shared: Arc<Shared<S>>, peer: Peer, breaks_off: BreaksOff) -> Arc<Self> {
+        Arc::new(Self { shared, peer, used: AtomicBool::new(false), breaks_off })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<S::Body> {
@@ -214,7 +212,7 @@ impl<S: Service> Session<S> {
         // close, or leave the client waiting for a close.
         let delimited = response.body().size_hint().exact().is_some();
         let ends_with_it = version <= Version::HTTP_10 && !delimited;
-        self.ends_with_it.store(ends_with_it, Ordering::Relaxed);
+        self.breaks_off.set(ends_with_it);
         *response.version_mut() = if ends_with_it { Version::HTTP_10 } else { Version::HTTP_11 };
         response
     }

@@ -16,11 +16,13 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 
 use self::accept::{Permits, accept};
 pub use self::bind::{BindError, Bound};
 use self::bind::{Listener, SocketFile};
 use self::connection::Shared;
+use self::drain::Drain;
 pub use self::tls::TlsError;
 use crate::config::{self, Listen};
 use crate::metrics::Metrics;
@@ -31,8 +33,16 @@ mod accept;
 mod bind;
 mod connection;
 mod drain;
+mod http1;
+mod signs;
 mod socket;
 mod tls;
+
+/// Long enough that a busy client's connections stay whole, short enough that a burst's memory is soon free.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+
+const GIVE_BACK: Duration = Duration::from_secs(2);
+const LARGE_BLOCK: usize = 8 << 20;
 
 /// What a listener serves.
 pub trait Service: Send + Sync + 'static {
@@ -54,6 +64,8 @@ pub struct Settings {
     /// For the head of a request, and for the silence before it.
     pub header_timeout: Duration,
     pub header_bytes: usize,
+    /// A connection that is silent for longer gives back its memory. Zero: whenever it waits.
+    pub park_after: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +110,7 @@ impl From<&config::Server> for Settings {
             connections: server.limits.connections,
             header_timeout: server.limits.header_timeout,
             header_bytes: server.limits.header_bytes,
+            park_after: PARK_AFTER,
         }
     }
 }
@@ -105,36 +118,51 @@ impl From<&config::Server> for Settings {
 impl Settings {
     /// For a plain listener with few clients, such as the admin listener.
     pub fn small() -> Self {
-        Self { tls: None, connections: 256, header_timeout: Duration::from_secs(10), header_bytes: 64 * 1024 }
+        Self {
+            tls: None,
+            connections: 256,
+            header_timeout: Duration::from_secs(10),
+            header_bytes: 64 * 1024,
+            park_after: PARK_AFTER,
+        }
     }
 }
 
 impl Bound {
     /// Serves on threads of its own, one for each worker that was bound. `make` is called on each of them, inside its runtime,
-    /// with the worker's number.
+    /// with the worker's number; `rests` likewise, whenever the worker has nothing more to do for now, and at its end.
     pub fn start<S: Service>(
         self,
         settings: &Settings,
         metrics: &Metrics,
         make: impl Fn(usize) -> S + Send + Sync + 'static,
+        rests: impl Fn(usize) + Send + Sync + 'static,
     ) -> Result<Running, StartError> {
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let permits = Arc::new(Permits::new(settings.connections, metrics.clone()));
         let (stop, stopping) = watch::channel(None);
-        let make = Arc::new(make);
+        let (make, rests) = (Arc::new(make), Arc::new(rests));
         let mut running = Running { addresses: self.addresses, stop, workers: Vec::new(), _files: self.files };
         for (number, listeners) in self.workers.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (rests, ends) = (rests.clone(), AtEnd(rests.clone(), number));
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().on_thread_park(move || rests(number)).build()?;
             let (settings, tls, permits) = (settings.clone(), tls.clone(), permits.clone());
             let (make, stop) = (make.clone(), stopping.clone());
             let (ended, wait) = oneshot::channel();
             let worker = move || {
+                // Dropped after the runtime, also in a panic.
+                let (ends, runtime) = (ends, runtime);
                 let cut_off = runtime.block_on(async move {
                     let shared = Shared::new(make(number), Arc::default(), tls, &settings);
+                    if number == 0 {
+                        shared.drain.spawn(give_back(shared.drain.clone()));
+                    }
                     Worker { listeners, shared: Arc::new(shared), permits, stop }.run().await
                 });
                 // Only now are the connections that were cut off really gone.
                 drop(runtime);
+                drop(ends);
                 // Nobody may be waiting.
                 let _ = ended.send(cut_off);
             };
@@ -167,6 +195,15 @@ impl Bound {
     }
 }
 
+/// What the worker of this number has still to do at its end.
+struct AtEnd<F: Fn(usize)>(Arc<F>, usize);
+
+impl<F: Fn(usize)> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)(self.1);
+    }
+}
+
 impl<S: Service> Worker<S> {
     /// Serves until `stop`, then drains. How many connections had to be cut off?
     async fn run(mut self) -> usize {
@@ -178,6 +215,19 @@ impl<S: Service> Worker<S> {
         let stop = self.stop.wait_for(Option::is_some).await.map_or(None, |limit| *limit);
         drain.begin();
         drain.ended(stop.unwrap_or_default()).await
+    }
+}
+
+/// Lets the allocator return to the system what a burst has left behind: it looks for that when a large block is freed, and only for
+/// what has been free for a second. A process with little to do would keep everything.
+async fn give_back(drain: Arc<Drain>) {
+    while !drain.has_begun() {
+        // Nothing touches the block, so that it never has memory behind it.
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
+        tokio::select! {
+            () = drain.begun() => {}
+            () = sleep(GIVE_BACK) => {}
+        }
     }
 }
 

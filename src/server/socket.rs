@@ -45,7 +45,7 @@ pub struct Socket {
     breaks_off: BreaksOff,
 }
 
-/// Whether a socket that is dropped resets its connection.
+/// Whether a socket resets its connection that is dropped before it was shut down.
 #[derive(Clone, Debug, Default)]
 pub struct BreaksOff(Arc<AtomicBool>);
 
@@ -100,6 +100,15 @@ impl Socket {
         }
     }
 
+    /// Ready when there is something to read, or nothing more will come.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        // An error is found by whoever reads.
+        match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(context).map(drop),
+            Stream::Unix(stream) => stream.poll_read_ready(context).map(drop),
+        }
+    }
+
     async fn ready(&self) -> io::Result<Ready> {
         match &self.stream {
             Stream::Tcp(stream) => stream.ready(Interest::READABLE).await,
@@ -150,14 +159,15 @@ impl Socket {
 }
 
 impl BreaksOff {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub fn set(&self, breaks_off: bool) {
+        self.0.store(breaks_off, Ordering::Relaxed);
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Stream::Tcp(stream) = &self.stream
+            && !self.shut
             && self.breaks_off.0.load(Ordering::Relaxed)
         {
             // Nothing to lose if that fails: then it is closed as usual.

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 
+use bearerd::tasks::spawn_here;
 use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::*;
 use crate::raw_upstream::{Play, RawUpstream};
@@ -602,23 +603,23 @@ async fn what_follows_an_answer_is_never_given_to_the_next_request() {
     assert_eq!(connections, (0..10).collect::<Vec<_>>(), "a connection with bytes left over was used again");
 }
 
-/// T209, A15: a flood of interim answers is bounded or skipped, and the answer is the last.
+/// T209, A15: some interim answers are skipped, a flood of them is no answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_answers_do_not_reach_the_client_and_do_not_confuse() {
-    let flood = format!(
-        "{}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(10_000)
-    );
-    let upstream = RawUpstream::start(move |_, _| Play::say(&flood)).await;
-    let rig = Rig::before(&upstream.origin(), "").await;
-    for _ in 0..2 {
-        let mut wire = rig.wire().await;
-        wire.send(spell("GET /v1.0/me HTTP/1.1|Host: H||")).await;
-        let answer = wire.answer().await;
-        if answer.status() == 200 {
-            assert_eq!(answer.body, b"ok");
-        } else {
-            assert_refused(&answer.response(), 502, "upstream_unreachable");
+    for (count, is_flood) in [(20, false), (10_000, true)] {
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(count);
+        let flood = format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        let upstream = RawUpstream::start(move |_, _| Play::say(&flood)).await;
+        let rig = Rig::before(&upstream.origin(), "").await;
+        for _ in 0..2 {
+            let mut wire = rig.wire().await;
+            wire.send(spell("GET /v1.0/me HTTP/1.1|Host: H||")).await;
+            let answer = wire.answer().await;
+            if is_flood {
+                assert_refused(&answer.response(), 502, "upstream_unreachable");
+            } else {
+                assert_eq!((answer.status(), &answer.body[..]), (200, &b"ok"[..]));
+            }
         }
     }
 }
@@ -653,6 +654,32 @@ async fn an_answer_that_ends_with_the_connection_is_whole() {
     assert_eq!(rig.send_http2(get("/v1.0/me")).await.body().as_ref(), b"all of it");
     let arrived = upstream.arrived();
     assert_ne!(arrived[0].connection, arrived[1].connection);
+}
+
+/// An upstream that says `answer` to the head of a request, and resets the connection at once.
+async fn resetting(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    spawn_here(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 16 * 1024];
+            let _ = stream.read(&mut head).await;
+            stream.set_zero_linger().unwrap();
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    origin
+}
+
+/// A reset is no end: what came before it is not all, even where data and reset are found by the same look.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_ends_with_a_reset_is_cut_for_the_client_too() {
+    let origin = resetting("HTTP/1.1 200 OK\r\n\r\nhalf of it").await;
+    let rig = Rig::before(&origin, "").await;
+    for _ in 0..20 {
+        let raw = rig.exchange(spell("GET /v1.0/me HTTP/1.1|Host: H|Connection: close||")).await;
+        assert!(Message::parse(&raw, false).is_none_or(|(answer, _)| answer.status() == 502), "whole: {}", text(&raw));
+    }
 }
 
 /// T208, A14: heads that HTTP/2 allows to write and HTTP/1.1 would read otherwise.

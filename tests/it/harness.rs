@@ -16,7 +16,7 @@ use bearerd::account::Alias;
 use bearerd::app::{App, StartError};
 use bearerd::clock::Clock;
 use bearerd::config::{Config, Listen};
-use bearerd::proxy::Kind;
+use bearerd::proxy::{AccessLog, Kind};
 use bearerd::sandbox::{Graph, Options, Sandbox, Seen, TokenRequest};
 use bearerd::secret::Secret;
 use bearerd::tasks::{Tasks, spawn_here};
@@ -176,6 +176,11 @@ impl Setup {
     }
 
     pub async fn try_start(self) -> Result<Rig, StartError> {
+        self.start_logged(&AccessLog::off()).await
+    }
+
+    /// With an access log of the test's.
+    pub async fn start_logged(self, log: &AccessLog) -> Result<Rig, StartError> {
         let tasks = Tasks::on(tokio::runtime::Handle::current());
         let sandbox = Sandbox::start(self.sandbox, &self.clock, &tasks).expect("the sandbox starts");
         let store = tempfile::tempdir().expect("a directory");
@@ -183,7 +188,7 @@ impl Setup {
         let upstream = self.upstream.as_deref().unwrap_or(graph.as_str());
         let over = self.config.replace("ENTRA_ISSUER", &sandbox.entra.issuer());
         let config = configuration(&sandbox, upstream, store.path(), &over);
-        let app = App::start(&config, self.clock.clone(), tasks).await?;
+        let app = App::logged(&config, log, self.clock.clone(), tasks).await?;
         for alias in self.signed_in {
             sign_in(&app, &sandbox, alias).await;
         }

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each module looks at the library or the binary from outside.
 
+mod access_log;
 mod accounts_cli;
 mod batch;
 mod challenges;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bearerd::sandbox::{Effect, Fault, Gate, Place, Rotation, TokenFault};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{self, get, graph, refresh, sandbox, send, soon, try_graph, try_token};
 
@@ -225,6 +225,27 @@ async fn switches_for_outsiders() {
     assert_eq!(refresh(&sandbox.entra, &grant.refresh_token).await.status, 200);
     revoke("").await;
     assert_eq!(refresh(&sandbox.entra, &grant.refresh_token).await.json()["error_codes"], json!([50173]));
+}
+
+#[tokio::test]
+async fn many_are_signed_in_at_once() {
+    let (sandbox, _) = sandbox();
+    let rows = async |query: &str| {
+        let reply = get(sandbox.entra.address(), &format!("/_sandbox/grants{query}")).await;
+        assert_eq!(reply.status, 200);
+        let text = String::from_utf8(reply.body.to_vec()).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let all = rows("").await;
+    assert_eq!(all.len(), sandbox.entra.options().users.len());
+    let one = rows("?skip=1&count=1").await;
+    assert_eq!((one.len(), &one[0]["alias"], &one[0]["oid"]), (1, &json!("bob"), &all[1]["oid"]));
+    assert_eq!(one[0]["tid"], sandbox.entra.options().tenant);
+    assert!(one[0]["expires_at"].as_i64().unwrap() > client::START.secs());
+    let text = |name: &str| one[0][name].as_str().unwrap().to_owned();
+    assert_eq!(graph(&sandbox.graph, &text("access_token"), "GET", "/v1.0/me", "").await.status, 200);
+    assert_eq!(refresh(&sandbox.entra, &text("refresh_token")).await.status, 200);
+    assert_eq!(get(sandbox.entra.address(), "/_sandbox/grants?count=x").await.status, 400);
 }
 
 #[tokio::test]

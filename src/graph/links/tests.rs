@@ -9,7 +9,7 @@ use super::*;
 const UPSTREAM: &str = "https://graph.microsoft.com";
 const CLIENT: &str = "http://proxy:8080/as/al\"ice";
 
-fn links() -> Links {
+fn links() -> Links<'static> {
     Links::new(UPSTREAM, CLIENT).unwrap()
 }
 
@@ -276,16 +276,18 @@ fn every_cut_of_a_page_gives_the_same() {
 }
 
 #[test]
-fn what_stays_is_not_copied() {
+fn a_piece_without_a_link_is_not_copied_and_one_with_links_comes_in_one() {
     let page = Bytes::from(format!("{{\"@odata.nextLink\":\"{UPSTREAM}/a\",\"x\":\"{}\"}}", "y".repeat(100_000)));
     let mut rewriter = links().rewriter();
     rewriter.feed(page.clone());
-    let pieces: Vec<Bytes> = std::iter::from_fn(|| rewriter.next()).collect();
-    assert_eq!(pieces.len(), 3);
     assert_eq!(
-        (pieces[0].as_ptr(), pieces[2].as_ptr()),
-        (page.as_ptr(), page[page.len() - pieces[2].len()..].as_ptr())
+        rewriter.next().map(|piece| piece.starts_with(b"{\"@odata.nextLink\":\"http://proxy:8080/as/al")),
+        Some(true)
     );
+    assert_eq!(rewriter.next(), None);
+    let rest = page.slice(50_000..);
+    rewriter.feed(rest.clone());
+    assert_eq!(rewriter.next().map(|piece| piece.as_ptr()), Some(rest.as_ptr()));
 }
 
 #[test]
@@ -310,5 +312,5 @@ fn headers_that_name_the_upstream_are_turned() {
     ] {
         assert_eq!(links().url(value).as_deref(), expected, "{value}");
     }
-    assert_eq!(Links::new(UPSTREAM, UPSTREAM), None);
+    assert!(Links::new(UPSTREAM, UPSTREAM).is_none());
 }

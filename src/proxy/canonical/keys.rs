@@ -14,6 +14,12 @@ pub(super) fn has_any(path: &str) -> bool {
     path.contains('(') || path.contains("/microsoft.")
 }
 
+/// A dot after this makes the path worth looking at.
+pub(super) fn ends_with_namespace(start: &str) -> bool {
+    const START: &[u8] = b"/microsoft";
+    start.as_bytes().last_chunk().is_some_and(|end: &[u8; START.len()]| end.eq_ignore_ascii_case(START))
+}
+
 /// `path` is decoded.
 pub(super) fn as_segments(path: &str) -> Result<String, Unclear> {
     rewritten(path, &|key| if key.is_function { Ok(()) } else { Err(Unclear::Key) })

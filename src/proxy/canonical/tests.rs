@@ -215,6 +215,37 @@ fn a_careless_reader_drops_parameters_dots_and_spaces() {
 }
 
 /// Pieces of which paths are made that servers have stumbled over.
+#[test]
+fn nearly_all_paths_are_plain() {
+    for path in [
+        "/v1.0/me/mailFolders/inbox/messages",
+        "/beta/users/a.b@contoso.com/drive/root:/a-b.txt:/content",
+        "/v1.0/$batch",
+    ] {
+        assert!(plain(path).is_some(), "{path}");
+    }
+    for path in [
+        "",
+        "/",
+        "v1.0/me",
+        "/v1.0/",
+        "/a//b",
+        "/a./b",
+        "/a/..",
+        "/a/.",
+        "/a b",
+        "/a%20",
+        "/a(b)",
+        "/a;b",
+        "/a\\b",
+        "/\u{e9}",
+        "/me/Microsoft.Graph.x",
+        "/a\t",
+    ] {
+        assert!(plain(path).is_none(), "{path}");
+    }
+}
+
 fn path() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "/",
@@ -310,6 +341,15 @@ proptest! {
         }
         if !accepted.contains(['(', ':']) && !path.contains(['(', '%']) {
             prop_assert_eq!(&*accepted, model(&path));
+        }
+    }
+
+    #[test]
+    fn what_looks_plain_is_what_a_closer_look_makes_of_it(path in path()) {
+        if plain(&path).is_some() {
+            let canonical = super::canonical(&path).unwrap();
+            prop_assert!(!canonical.text.split('/').any(|segment| name_of(segment).len() != segment.len()), "{}", path);
+            prop_assert_eq!(Ok(canonical), undone(&path), "{}", path);
         }
     }
 

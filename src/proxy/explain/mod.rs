@@ -60,10 +60,10 @@ struct Found {
 impl Shared {
     /// What the request of the question would meet.
     pub async fn explain(&self, question: &Question) -> Result<Explanation, QuestionError> {
-        let head = question.head(&self.public_origin)?;
+        let head = question.head(&self.origins.public)?;
         let client = self.asking(question)?;
         let mut found = Found::new(question);
-        let secure = head.uri.scheme_str().unwrap_or(&self.public_origin).starts_with("https");
+        let secure = head.uri.scheme_str().unwrap_or(&self.origins.public).starts_with("https");
         let peer = Peer { address: PeerAddress::Tcp(([127, 0, 0, 1], 0).into()), secure, names: Vec::new() };
         let Some(host) = found.keep(self.admit(&head, &peer)) else {
             return Ok(found.conclude(client, None, Next::Ask));
@@ -118,7 +118,7 @@ impl Shared {
         let template = &self.templates[route.upstream].0;
         Destination {
             name: template.name.to_string(),
-            url: format!("{}{}", self.upstream_origins[route.upstream], route.target),
+            url: format!("{}{}", self.origins.upstreams[route.upstream].as_str(), route.target),
             target: route.target.to_owned(),
             provider: template.config.provider.clone(),
         }

@@ -1,7 +1,6 @@
 //! Patterns for one segment, found by the literal text at their two ends: of a thousand like `*@team7.contoso.com` few are tried.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use globset::GlobMatcher;
 
 /// What each pattern leads to is a node of the tree.
@@ -24,7 +23,7 @@ impl Patterns {
         let (start, end) = ends(text);
         let lengths = (start.len(), end.len());
         let at = self.0.iter().position(|(known, _)| *known == lengths).unwrap_or_else(|| {
-            self.0.push((lengths, ByEnds::new()));
+            self.0.push((lengths, ByEnds::default()));
             self.0.len() - 1
         });
         let [start, end] = [start, end].map(|text| text.to_ascii_lowercase().into_bytes().into_boxed_slice());

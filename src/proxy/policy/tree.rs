@@ -2,10 +2,10 @@
 //!
 //! A walk keeps the set of nodes that the path so far leads to, so that no arrangement of `**` makes it turn back.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use globset::GlobMatcher;
 use http::Method;
+use smallvec::SmallVec;
 
 use super::patterns::Patterns;
 use super::rules::{is_method, matcher};
@@ -24,6 +24,9 @@ pub(super) enum Segment {
 pub(super) struct Tree {
     nodes: Vec<Node>,
 }
+
+/// The nodes that a path leads to: nearly always few.
+type Nodes = SmallVec<[usize; 8]>;
 
 #[derive(Default)]
 struct Node {
@@ -72,37 +75,41 @@ impl Tree {
 
     /// The first rule that matches. `path` is canonical.
     pub(super) fn first(&self, method: &Method, path: &str) -> Option<usize> {
-        let (mut here, mut next) = (Vec::with_capacity(8), Vec::with_capacity(8));
+        let (mut one, mut other) = (Nodes::new(), Nodes::new());
+        let (mut here, mut next) = (&mut one, &mut other);
         let mut found = None;
         let mut find = |ends: &Ends| found = ends.first(method).into_iter().chain(found).min();
-        self.enter(0, &mut here);
+        self.enter(0, here);
         for segment in path.strip_prefix('/')?.split('/') {
-            for &at in &here {
+            for &at in &*here {
                 let node = &self.nodes[at];
                 find(&node.deep_ends);
                 if node.keeps {
-                    keep(at, &mut next);
+                    keep(at, next);
                 }
                 if let Some(&child) = node.literals.get(segment) {
-                    self.enter(child, &mut next);
+                    self.enter(child, next);
                 }
                 if let Some(child) = node.any {
-                    self.enter(child, &mut next);
+                    self.enter(child, next);
                 }
                 for child in node.patterns.matching(segment) {
-                    self.enter(child, &mut next);
+                    self.enter(child, next);
                 }
             }
             std::mem::swap(&mut here, &mut next);
             next.clear();
+            if here.is_empty() {
+                break;
+            }
         }
-        for &at in &here {
+        for &at in &*here {
             find(&self.nodes[at].ends);
         }
         found
     }
 
-    fn enter(&self, at: usize, nodes: &mut Vec<usize>) {
+    fn enter(&self, at: usize, nodes: &mut Nodes) {
         nodes.push(at);
         if let Some(deep) = self.nodes[at].deep {
             keep(deep, nodes);
@@ -111,7 +118,7 @@ impl Tree {
 }
 
 /// Of all nodes only those after `**` can be reached in two ways at once.
-fn keep(at: usize, nodes: &mut Vec<usize>) {
+fn keep(at: usize, nodes: &mut Nodes) {
     if !nodes.contains(&at) {
         nodes.push(at);
     }

@@ -1,48 +1,42 @@
 //! What of the upstream's head reaches the client.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::media::essence;
-
-/// Hop by hop, or not for the client: `Set-Cookie` and CORS grants would work against us in a browser.
-const STRIPPED: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TRANSFER_ENCODING,
-    header::TRAILER,
-    header::UPGRADE,
-    header::SET_COOKIE,
-    HeaderName::from_static("alt-svc"),
-];
 
 /// What of the upstream's head reaches the client. `secure`: the client's connection is TLS.
 pub fn filter(headers: &mut HeaderMap, secure: bool) {
     let mut doomed: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
-        doomed.extend(
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()),
-        );
+        let names = value.as_bytes().split(|byte| *byte == b',');
+        let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+        doomed.extend(names.filter(|name| *name != header::CONTENT_LENGTH));
     }
-    let not_ours =
-        |name: &HeaderName| name.as_str().starts_with("access-control-") || name.as_str().starts_with("bearerd-");
-    doomed.extend(headers.keys().filter(|name| not_ours(name)).cloned());
-    for name in doomed.iter().filter(|name| **name != header::CONTENT_LENGTH).chain(&STRIPPED) {
+    doomed.extend(headers.keys().filter(|name| is_stripped(name.as_str(), secure)).cloned());
+    for name in doomed {
         headers.remove(name);
     }
-    if !secure {
-        headers.remove(header::STRICT_TRANSPORT_SECURITY);
-    }
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    if let Entry::Vacant(place) = headers.entry(header::CACHE_CONTROL) {
+        place.insert(HeaderValue::from_static("private"));
     }
     headers.append(header::VARY, HeaderValue::from_static("Authorization, X-Api-Key, Bearerd-Account"));
     if may_hold_scripts(headers) {
         headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
+}
+
+/// Hop by hop, or not for the client: `Set-Cookie` and CORS grants would work against us in a browser.
+fn is_stripped(name: &str, secure: bool) -> bool {
+    match name.as_bytes().first() {
+        Some(b'a') => name == "alt-svc" || name.starts_with("access-control-"),
+        Some(b'b') => name.starts_with("bearerd-"),
+        Some(b'c') => name == "connection",
+        Some(b'k') => name == "keep-alive",
+        Some(b'p') => matches!(name, "proxy-connection" | "proxy-authenticate"),
+        Some(b's') => name == "set-cookie" || (name == "strict-transport-security" && !secure),
+        Some(b't') => matches!(name, "transfer-encoding" | "trailer"),
+        Some(b'u') => name == "upgrade",
+        _ => false,
     }
 }
 
@@ -111,6 +105,18 @@ mod tests {
         }
     }
 
+    const STRIPPED: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "transfer-encoding",
+        "trailer",
+        "upgrade",
+        "set-cookie",
+        "alt-svc",
+    ];
+
     type Lines = Vec<(String, Vec<u8>)>;
 
     /// The same rules again, on a plain list.
@@ -122,7 +128,7 @@ mod tests {
             .filter(|name| name != "content-length")
             .collect();
         let passes = |name: &str| {
-            let hop = STRIPPED.iter().any(|stripped| stripped.as_str() == name) || listed.iter().any(|own| own == name);
+            let hop = STRIPPED.contains(&name) || listed.iter().any(|own| own == name);
             let grant = name.starts_with("access-control-") || name.starts_with("bearerd-");
             !hop && !grant && (secure || name != "strict-transport-security")
         };

@@ -41,8 +41,12 @@ pub async fn translate(mut response: Response<ReplyBody>, terms: &Terms<'_>, met
     response
 }
 
-fn rewrite_urls(headers: &mut HeaderMap, links: &Links) {
+fn rewrite_urls(headers: &mut HeaderMap, links: &Links<'_>) {
     for name in &URLS {
+        // Cheaper than an entry, which makes room for itself.
+        if !headers.contains_key(name) {
+            continue;
+        }
         let Entry::Occupied(mut values) = headers.entry(name) else { continue };
         for value in values.iter_mut() {
             let url = std::str::from_utf8(value.as_bytes()).ok().and_then(|url| links.url(url));

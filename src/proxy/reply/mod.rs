@@ -8,14 +8,12 @@ mod rewritten;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use self::decode::DecodeError;
 pub use self::head::filter;
@@ -23,12 +21,14 @@ pub(super) use self::links::translate;
 use self::rewritten::Rewritten;
 use super::access::Access;
 use super::replay::Reserved;
-use super::upstream::Hold;
+use super::upstream::{BodyError, Incoming};
 
 /// A body of ours, or the upstream's as it comes.
 #[derive(Default)]
 pub struct ReplyBody {
     content: Content,
+    /// How it ended early. Said one poll later, so that what came before it reaches the client: its end is that of the connection.
+    broken: Option<ReplyError>,
     /// Whether an upstream's body came to its end.
     access: Option<Box<Access>>,
 }
@@ -46,10 +46,7 @@ struct Streaming {
     incoming: Incoming,
     /// What was read before somebody asked for it.
     ahead: VecDeque<Result<Bytes, ReplyError>>,
-    /// The connection, to be given back at the end.
-    hold: Option<Hold>,
     idle_timeout: Duration,
-    idle: Option<Pin<Box<Sleep>>>,
 }
 
 /// An answer that is not delivered at once is waited for no longer than this.
@@ -58,21 +55,23 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
     #[error("the upstream broke off: {0}")]
-    Upstream(#[from] hyper::Error),
-    #[error("the upstream sent nothing for {0:?}")]
-    Idle(Duration),
+    Upstream(#[from] BodyError),
     #[error(transparent)]
     Undecodable(#[from] DecodeError),
 }
 
 impl ReplyBody {
     pub fn full(bytes: Bytes) -> Self {
-        Self { content: if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) }, access: None }
+        Self {
+            content: if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) },
+            broken: None,
+            access: None,
+        }
     }
 
-    pub(super) fn streaming(incoming: Incoming, hold: Hold, idle_timeout: Duration) -> Self {
-        let streaming = Streaming { incoming, ahead: VecDeque::new(), hold: Some(hold), idle_timeout, idle: None };
-        Self { content: Content::Streaming(streaming), access: None }
+    pub(super) fn streaming(incoming: Incoming, idle_timeout: Duration) -> Self {
+        let streaming = Streaming { incoming, ahead: VecDeque::new(), idle_timeout };
+        Self { content: Content::Streaming(streaming), broken: None, access: None }
     }
 
     /// The access event is written when this body is done or given up.
@@ -86,22 +85,26 @@ impl ReplyBody {
         let Content::Streaming(streaming) = &mut self.content else {
             return true;
         };
-        if streaming.incoming.size_hint().lower() > limit as u64 {
+        if streaming.incoming.left().is_some_and(|left| left > limit as u64) {
             return false;
         }
         let mut left = Some(limit);
-        let mut patience = pin!(tokio::time::sleep(SETTLES_WITHIN));
-        while left.is_some() {
-            let next = tokio::select! {
-                next = poll_fn(|cx| streaming.poll_incoming(cx)) => next,
-                () = &mut patience => return false,
-            };
-            let Some(next) = next else { return true };
-            let read = next.as_ref().map_or(usize::MAX, Bytes::len);
-            left = left.and_then(|left| left.checked_sub(read));
-            streaming.ahead.push_back(next);
-        }
-        matches!(streaming.ahead.back(), Some(Err(_)))
+        // Most answers are there already: no timer for them.
+        let mut patience = None;
+        poll_fn(|cx| {
+            while left.is_some() {
+                let Poll::Ready(next) = streaming.poll_incoming(cx) else {
+                    let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(SETTLES_WITHIN)));
+                    return patience.as_mut().poll(cx).map(|()| false);
+                };
+                let Some(next) = next else { return Poll::Ready(true) };
+                let read = next.as_ref().map_or(usize::MAX, Bytes::len);
+                left = left.and_then(|left| left.checked_sub(read));
+                streaming.ahead.push_back(next);
+            }
+            Poll::Ready(matches!(streaming.ahead.back(), Some(Err(_))))
+        })
+        .await
     }
 
     /// The whole body, which is still to be had from `self`. `None`: it is longer than `limit` or than there is room for, or broke off; it streams
@@ -140,6 +143,9 @@ impl Body for ReplyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         let this = &mut *self;
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = match &mut this.content {
             Content::Empty => Poll::Ready(None),
             Content::Full(bytes) => {
@@ -150,20 +156,31 @@ impl Body for ReplyBody {
             Content::Streaming(streaming) => streaming.poll_data(cx),
             Content::Rewritten(rewritten) => rewritten.poll_data(cx),
         };
-        if let (Poll::Ready(Some(result)), Some(access)) = (&polled, &mut this.access) {
-            match result {
-                Ok(data) => access.sent(data.len()),
-                Err(error) => access.broke_off(&error.to_string()),
+        match polled {
+            Poll::Ready(Some(Ok(data))) => {
+                if let Some(access) = &mut this.access {
+                    access.sent(data.len());
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
             }
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(access) = &mut this.access {
+                    access.broke_off(&error.to_string());
+                }
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
-        polled.map(|data| data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Empty => true,
             Content::Full(_) | Content::Rewritten(_) => false,
-            Content::Streaming(streaming) => streaming.ahead.is_empty() && streaming.incoming.is_end_stream(),
+            Content::Streaming(streaming) => streaming.ahead.is_empty() && streaming.incoming.is_over(),
         }
     }
 
@@ -180,18 +197,17 @@ impl Body for ReplyBody {
 impl Streaming {
     fn size_hint(&self) -> SizeHint {
         let ahead: u64 = self.ahead.iter().flatten().map(|data| data.len() as u64).sum();
-        let left = self.incoming.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(left.lower() + ahead);
-        if let Some(upper) = left.upper() {
-            hint.set_upper(upper + ahead);
+        if let Some(left) = self.incoming.left() {
+            return SizeHint::with_exact(left + ahead);
         }
+        let mut hint = SizeHint::new();
+        hint.set_lower(ahead);
         hint
     }
 
     /// All of it, if it is all there.
     fn whole(&mut self) -> Option<Bytes> {
-        if self.hold.is_some() && !self.incoming.is_end_stream() || self.ahead.iter().any(Result::is_err) {
+        if !self.incoming.is_over() || self.ahead.iter().any(Result::is_err) {
             return None;
         }
         let pieces: Vec<Bytes> = self.ahead.drain(..).flatten().collect();
@@ -208,45 +224,7 @@ impl Streaming {
         }
     }
 
-    /// Data frames only: trailers are dropped.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReplyError>>> {
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.idle = None;
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-                Poll::Ready(None) => {
-                    self.give_back();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    let limit = self.idle_timeout;
-                    let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                    return idle.as_mut().poll(cx).map(|()| Some(Err(ReplyError::Idle(limit))));
-                }
-            }
-        }
-    }
-}
-
-impl Streaming {
-    /// The answer has been read to its end: its connection is free.
-    fn give_back(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            hold.give_back();
-        }
-    }
-}
-
-impl Drop for Streaming {
-    /// A body whose length is known is over before anyone asks for its end.
-    fn drop(&mut self) {
-        if self.incoming.is_end_stream() {
-            self.give_back();
-        }
+        self.incoming.poll_data(cx, self.idle_timeout).map(|next| next.map(|data| data.map_err(ReplyError::from)))
     }
 }

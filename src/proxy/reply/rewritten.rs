@@ -31,7 +31,7 @@ pub struct Translation {
 
 impl ReplyBody {
     /// Rewrites the links of a JSON body. `false`: its bytes are what they were.
-    pub async fn rewrite(&mut self, links: &Links, coding: Coding) -> bool {
+    pub async fn rewrite(&mut self, links: &Links<'_>, coding: Coding) -> bool {
         if self.is_short() && coding == Coding::Identity {
             let settled = self.settle(SHORT).await;
             if let Some(whole) = self.whole() {
@@ -85,7 +85,7 @@ impl Rewritten {
     }
 
     /// Reads until the first piece is decoded. `Err`: that can't be done, here is the body as it was.
-    async fn begin(mut streaming: Streaming, mut decoder: Decoder, links: &Links) -> Result<Self, Streaming> {
+    async fn begin(mut streaming: Streaming, mut decoder: Decoder, links: &Links<'_>) -> Result<Self, Streaming> {
         let mut kept = Vec::new();
         let mut size = 0;
         let mut patience = pin!(tokio::time::sleep(SETTLES_WITHIN));
@@ -147,7 +147,7 @@ impl Rewritten {
 }
 
 impl Translation {
-    pub fn new(decoder: Option<Decoder>, links: &Links) -> Self {
+    pub fn new(decoder: Option<Decoder>, links: &Links<'_>) -> Self {
         Self { decoder, rewriter: links.rewriter() }
     }
 
@@ -257,7 +257,7 @@ mod tests {
     }
 
     /// What comes out of a body that comes in pieces of these sizes, over and over.
-    fn translated(links: &Links, coding: Coding, mut bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
+    fn translated(links: &Links<'_>, coding: Coding, mut bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
         let mut translation = Translation::new(coding.decoder(), links);
         let mut out = Vec::new();
         let mut drain = |translation: &mut Translation| {

@@ -3,29 +3,30 @@
 //! Nothing is sent again that may have been read: only a request that the connection gave back unsent goes to another one.
 
 mod dial;
+mod http1;
+mod incoming;
 mod pool;
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use http::request::Parts;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Response;
 use hyper::client::conn::TrySendError;
 
 pub use self::dial::{Template, TemplateError};
-pub use self::pool::Hold;
-use self::pool::{Connection, Idle, MOST_IDLE, Shared};
-use super::outbound::for_version;
+pub use self::incoming::{BodyError, Incoming};
+use self::pool::{Connection, MOST_IDLE, Shared};
+use super::outbound::Attempt;
 use super::replay::{Replay, ReplayBody};
+use super::reply;
 use super::verdict::Failure;
 use crate::config::HttpVersion;
 
 /// One worker's connections.
 pub struct Upstream {
     pub template: Arc<Template>,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<pool::Idle>,
     shared: Mutex<Option<Shared>>,
     /// The upstream has agreed to HTTP/2 before: callers wait for one connection instead of dialling one each.
     speaks_http2: AtomicBool,
@@ -52,67 +53,57 @@ impl Upstream {
         }
     }
 
-    /// Sends one request and waits for the head of its answer. `body` is watched: as long as it moves, the upstream has time. `fresh`: over
+    /// Sends one request and waits for the head of its answer, without the headers that are not for a client. `body` is watched: as long as it moves, the upstream has time. `fresh`: over
     /// none of the idle connections.
     pub async fn send(
         self: &Arc<Self>,
-        head: Parts,
+        attempt: Attempt<'_>,
         body: &Replay,
         fresh: bool,
-    ) -> Result<(Response<Incoming>, Hold), SendError> {
-        let mut request = Request::from_parts(head, body.attempt());
-        // A connection that turns out to be closed has sent nothing: the request comes back and goes to another one.
+    ) -> Result<Response<Incoming>, SendError> {
+        // A connection that turns out to be closed has sent nothing: the request goes to another one.
         for _ in 0..MOST_IDLE {
-            let connection = self.connection(fresh).await?;
+            let connection = match self.pooled(fresh, attempt.at) {
+                Some(connection) => connection,
+                None => Box::pin(self.connection(fresh)).await?,
+            };
             let reused = connection.reused();
-            let version = connection.version();
-            let (mut head, body_attempt) = request.into_parts();
-            for_version(&mut head, &body_attempt, &self.template.destination, version);
-            let sent = self.exchange(connection, Request::from_parts(head, body_attempt), body).await;
+            let sent = match connection {
+                Connection::Http1(link) => {
+                    let answer = http1::send(self, link, attempt, body, self.template.config.timeout).await;
+                    answer.map(|answer| answer.map(Incoming::Http1))
+                }
+                Connection::Http2 { shared, .. } => Box::pin(self.http2_exchange(shared, attempt, body)).await,
+            };
             match sent {
-                Ok(answer) => return Ok(answer),
-                Err(Unsent::Returned(returned)) if reused => request = *returned,
-                Err(Unsent::Returned(_)) => {
-                    return Err(SendError {
-                        failure: Failure::NotSent,
-                        text: "the new connection was closed at once".into(),
-                    });
+                Err(SendError { failure: Failure::NotSent, .. }) if reused && body.can_repeat() => {}
+                Err(SendError { failure: Failure::Died, text }) if reused => {
+                    return Err(SendError { failure: Failure::ReusedDied, text });
                 }
-                Err(Unsent::Failed(mut error)) => {
-                    if reused && error.failure == Failure::Died {
-                        error.failure = Failure::ReusedDied;
-                    }
-                    return Err(error);
-                }
+                sent => return sent,
             }
         }
         Err(SendError { failure: Failure::NotSent, text: "every pooled connection was closed".into() })
     }
 
-    async fn exchange(
+    async fn http2_exchange(
         self: &Arc<Self>,
-        connection: Connection,
-        request: Request<ReplayBody>,
+        mut shared: Shared,
+        attempt: Attempt<'_>,
         body: &Replay,
-    ) -> Result<(Response<Incoming>, Hold), Unsent> {
-        match connection {
-            Connection::Http1 { mut sender, born, .. } => {
-                let response = self.patiently(sender.try_send_request(request), body).await?;
-                Ok((response, Hold::http1(self, sender, born)))
-            }
-            Connection::Http2 { mut shared, .. } => {
-                let response = self.patiently(shared.sender.try_send_request(request), body).await?;
-                Ok((response, Hold::http2(self, shared)))
-            }
-        }
+    ) -> Result<Response<Incoming>, SendError> {
+        let request = attempt.http2(body.attempt(), &self.template.destination);
+        let mut response = self.patiently(shared.sender.try_send_request(request), body).await?;
+        reply::filter(response.headers_mut(), true);
+        Ok(response.map(|body| Incoming::http2(body, self, shared)))
     }
 
     /// Waits for the head of the answer, as long as the upstream may take, counted from the last move of the request's body.
-    async fn patiently(
+    async fn patiently<B>(
         &self,
-        answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ReplayBody>>>>,
+        answer: impl Future<Output = Result<Response<B>, TrySendError<http::Request<ReplayBody>>>>,
         body: &Replay,
-    ) -> Result<Response<Incoming>, Unsent> {
+    ) -> Result<Response<B>, SendError> {
         let limit = self.template.config.timeout;
         let started = self.template.clock.moment();
         let mut answer = std::pin::pin!(answer);
@@ -120,28 +111,22 @@ impl Upstream {
             let quiet = self.template.clock.moment().since(body.progress().unwrap_or(started).max(started));
             match tokio::time::timeout(limit.saturating_sub(quiet), &mut answer).await {
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(mut error)) => {
-                    return Err(match error.take_message() {
-                        Some(request) => Unsent::Returned(Box::new(request)),
-                        None => Unsent::Failed(died(&error.into_error(), body)),
-                    });
+                Ok(Err(error)) if error.message().is_some() => {
+                    let text = "the connection was closed before the request".into();
+                    return Err(SendError { failure: Failure::NotSent, text });
                 }
-                Err(_) if quiet >= limit => {
-                    return Err(Unsent::Failed(SendError {
-                        failure: Failure::TimedOut,
-                        text: format!("no answer within {} s", limit.as_secs()),
-                    }));
-                }
+                Ok(Err(error)) => return Err(died(&error.into_error(), body)),
+                Err(_) if quiet >= limit => return Err(SendError::timed_out(limit)),
                 Err(_) => {}
             }
         }
     }
 }
 
-enum Unsent {
-    /// Not a byte left; here it is again.
-    Returned(Box<Request<ReplayBody>>),
-    Failed(SendError),
+impl SendError {
+    fn timed_out(limit: std::time::Duration) -> Self {
+        Self { failure: Failure::TimedOut, text: format!("no answer within {} s", limit.as_secs()) }
+    }
 }
 
 fn died(error: &hyper::Error, body: &Replay) -> SendError {

@@ -1,17 +1,17 @@
 //! The connections of one worker to one upstream: last in, first out.
 //!
 //! A connection lives five minutes at most, so that a change of DNS is followed. HTTP/1.1 connections carry one request at a time; an
-//! HTTP/2 connection is shared.
+//! HTTP/2 connection is shared. Nobody listens to an idle connection of HTTP/1.1: it is looked at before it is used, and from time to time.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use http::Version;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::dial::Dialled;
+use super::http1::{Link, Stream};
 use super::{SendError, Upstream};
 use crate::clock::Moment;
 use crate::config::HttpVersion;
@@ -26,13 +26,16 @@ const OLDEST: Duration = Duration::from_secs(300);
 const LONGEST_IDLE: Duration = Duration::from_secs(50);
 /// Idle connections kept by one worker.
 pub const MOST_IDLE: usize = 256;
-/// A connection that has just delivered an answer is ready for the next request within this time, or not at all.
-const READY_WITHIN: Duration = Duration::from_millis(20);
+/// Idle connections are looked at so often.
+const SWEEP: Duration = Duration::from_secs(10);
 
+/// HTTP/1.1 connections without a request.
+#[derive(Default)]
 pub struct Idle {
-    sender: http1::SendRequest<ReplayBody>,
-    since: Moment,
-    born: Moment,
+    /// The last to come back is the last.
+    #[expect(clippy::vec_box, reason = "a request takes it by its pointer, and gives it back so")]
+    links: Vec<Box<Link>>,
+    is_swept: bool,
 }
 
 #[derive(Clone)]
@@ -40,40 +43,29 @@ pub struct Shared {
     pub sender: http2::SendRequest<ReplayBody>,
     born: Moment,
     /// The same for all clones.
-    identity: Arc<()>,
-}
-
-/// A connection that is delivering an answer. One of HTTP/1.1 can be used again once the answer has ended.
-pub struct Hold(Option<(Arc<Upstream>, Held)>);
-
-enum Held {
-    Http1(http1::SendRequest<ReplayBody>, Moment),
-    Http2(Arc<()>),
+    pub identity: Arc<()>,
 }
 
 pub enum Connection {
-    Http1 { sender: http1::SendRequest<ReplayBody>, born: Moment, reused: bool },
+    Http1(Box<Link>),
     Http2 { shared: Shared, reused: bool },
 }
 
 impl Upstream {
-    /// One that is ready: the newest of the idle ones, or a new one. `fresh`: none of the idle ones.
+    /// A new one, or that of HTTP/2 which another caller has dialled meanwhile.
     pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Connection, SendError> {
-        if let Some(connection) = self.pooled(fresh).await {
-            return Ok(connection);
-        }
         if !self.speaks_http2.load(Ordering::Relaxed) {
             return self.dial().await;
         }
         let _one_dials = self.dialling.lock().await;
-        match self.pooled(fresh).await {
+        match self.pooled(fresh, self.template.clock.moment()) {
             Some(connection) => Ok(connection),
             None => self.dial().await,
         }
     }
 
-    async fn pooled(&self, fresh: bool) -> Option<Connection> {
-        let now = self.template.clock.moment();
+    /// One that is there: that of HTTP/2, or the newest of the idle ones unless it is to be `fresh`.
+    pub(super) fn pooled(&self, fresh: bool, now: Moment) -> Option<Connection> {
         if let Some(shared) = &*self.shared()
             && now.since(shared.born) < OLDEST
             && !shared.sender.is_closed()
@@ -83,17 +75,27 @@ impl Upstream {
         if fresh {
             return None;
         }
-        loop {
-            let Idle { mut sender, since, born } = self.idle().pop()?;
-            if now.since(since) > LONGEST_IDLE || now.since(born) > OLDEST || sender.is_closed() {
-                continue;
-            }
-            let ready =
-                sender.is_ready() || matches!(tokio::time::timeout(READY_WITHIN, sender.ready()).await, Ok(Ok(())));
-            if ready {
-                return Some(Connection::Http1 { sender, born, reused: true });
-            }
+        let mut idle = self.idle();
+        std::iter::from_fn(|| idle.links.pop())
+            .find_map(|mut link| is_good(&mut link, now).then(|| Connection::Http1(link)))
+    }
+
+    /// A connection of HTTP/1.1 whose answer has ended waits for the next request.
+    pub(super) fn keep(self: &Arc<Self>, mut link: Box<Link>) {
+        link.rest(self.template.clock.moment());
+        let mut idle = self.idle();
+        if idle.links.len() >= MOST_IDLE {
+            idle.links.remove(0);
         }
+        idle.links.push(link);
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            spawn_here(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// No further request goes over this connection of HTTP/2.
+    pub(super) fn retire(&self, identity: &Arc<()>) {
+        self.shared().take_if(|shared| Arc::ptr_eq(&shared.identity, identity));
     }
 
     async fn dial(self: &Arc<Self>) -> Result<Connection, SendError> {
@@ -112,27 +114,12 @@ impl Upstream {
             Dialled::Plain(stream) if template.config.http == HttpVersion::Http2 => {
                 self.http2(TokioIo::new(stream), born, counted).await.map_err(failed)
             }
-            Dialled::Plain(stream) => self.http1(TokioIo::new(stream), born, counted).await.map_err(failed),
+            Dialled::Plain(stream) => Ok(Connection::Http1(Box::new(Link::new(Stream::Plain(stream), born, counted)))),
             Dialled::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.http2(TokioIo::new(stream), born, counted).await.map_err(failed)
             }
-            Dialled::Tls(stream) => self.http1(TokioIo::new(stream), born, counted).await.map_err(failed),
+            Dialled::Tls(stream) => Ok(Connection::Http1(Box::new(Link::new(Stream::Tls(stream), born, counted)))),
         }
-    }
-
-    async fn http1<T>(&self, io: T, born: Moment, counted: Ongoing) -> hyper::Result<Connection>
-    where
-        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http1::Builder::new().handshake(io).await?;
-        let name = Arc::clone(&self.template.name);
-        spawn_here(async move {
-            let _counted = counted;
-            if let Err(error) = connection.await {
-                tracing::debug!(upstream = &*name, %error, "an upstream connection ended");
-            }
-        });
-        Ok(Connection::Http1 { sender, born, reused: false })
     }
 
     async fn http2<T>(&self, io: T, born: Moment, counted: Ongoing) -> hyper::Result<Connection>
@@ -159,7 +146,7 @@ impl Upstream {
         Ok(Connection::Http2 { shared, reused: false })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,51 +155,30 @@ impl Upstream {
     }
 }
 
-impl Hold {
-    pub(super) fn http1(upstream: &Arc<Upstream>, sender: http1::SendRequest<ReplayBody>, born: Moment) -> Self {
-        Self(Some((Arc::clone(upstream), Held::Http1(sender, born))))
-    }
-
-    pub(super) fn http2(upstream: &Arc<Upstream>, shared: Shared) -> Self {
-        Self(Some((Arc::clone(upstream), Held::Http2(shared.identity))))
-    }
-
-    /// The answer has ended: the connection waits for the next request.
-    pub fn give_back(mut self) {
-        let Some((upstream, Held::Http1(sender, born))) = self.0.take() else {
-            return;
-        };
-        if sender.is_closed() {
-            return;
-        }
-        let since = upstream.template.clock.moment();
-        let mut idle = upstream.idle();
-        if idle.len() >= MOST_IDLE {
-            idle.remove(0);
-        }
-        idle.push(Idle { sender, since, born });
-    }
-
-    /// No further request goes over this connection: what is at its other end has too much to do.
-    pub fn retire(self) -> Self {
-        if let Some((upstream, Held::Http2(identity))) = self.0 {
-            upstream.shared().take_if(|shared| Arc::ptr_eq(&shared.identity, &identity));
-        }
-        Self(None)
-    }
-}
-
 impl Connection {
     pub fn reused(&self) -> bool {
         match self {
-            Self::Http1 { reused, .. } | Self::Http2 { reused, .. } => *reused,
+            Self::Http1(link) => link.reused,
+            Self::Http2 { reused, .. } => *reused,
         }
     }
+}
 
-    pub fn version(&self) -> Version {
-        match self {
-            Self::Http1 { .. } => Version::HTTP_11,
-            Self::Http2 { .. } => Version::HTTP_2,
+fn is_good(link: &mut Link, now: Moment) -> bool {
+    now.since(link.idle_since) <= LONGEST_IDLE && now.since(link.born) <= OLDEST && link.is_alive()
+}
+
+/// Lets go of idle connections that are of no use any more, as long as there are any.
+async fn sweep(upstream: Weak<Upstream>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        let now = upstream.template.clock.moment();
+        let mut idle = upstream.idle();
+        idle.links.retain_mut(|link| is_good(link, now));
+        if idle.links.is_empty() {
+            idle.is_swept = false;
+            return;
         }
     }
 }

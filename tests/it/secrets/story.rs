@@ -343,8 +343,9 @@ impl Story {
         self.outputs.extend(self.server.stop().await);
         store(&mut self.outputs, self.home.path());
         let log = self.outputs.iter().find(|output| output.name == "the log").expect("a log");
-        let lines = String::from_utf8_lossy(&log.bytes).lines().count();
-        assert!(lines > 40, "a log that tells the story: {lines} lines");
+        let text = String::from_utf8_lossy(&log.bytes);
+        let (lines, requests) = (text.lines().count(), text.matches("bearerd::access").count());
+        assert!(lines > 40 && requests > 10, "a log that tells the story: {lines} lines, {requests} of requests");
 
         let mut canaries = vec![
             Canary::new("the application's secret", APP_SECRET),
