@@ -1,6 +1,6 @@
 # Targets without logic; the logic is in cargo and in tests/.
 
-.PHONY: setup fmt lint test e2e bench fuzz run-sandbox deny ci
+.PHONY: setup fmt lint test e2e bench load fuzz run-sandbox deny ci
 
 setup: ## install what the end-to-end tests need
 	tests/e2e/setup.sh
@@ -20,6 +20,11 @@ e2e: setup ## the end-to-end tests alone, on binaries that are already built
 
 bench:
 	cargo bench
+
+load: ## ten scenarios of load, with a report (docs/load-testing.md); SECONDS_EACH=30 ONLY=fresh,storm URL=https://...
+	@benches/setup.sh load
+	@$(if $(URL),,cargo build --release)
+	@node benches/load/run.mjs
 
 fuzz: ## each target for SECONDS_EACH=60; needs a C++ compiler
 	fuzz/run.sh
