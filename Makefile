@@ -1,6 +1,6 @@
 # Targets without logic; the logic is in cargo and in tests/.
 
-.PHONY: setup fmt lint test e2e bench load fuzz run-sandbox deny ci
+.PHONY: setup fmt lint test e2e bench bench-baseline load fuzz run-sandbox deny ci
 
 setup: ## install what the end-to-end tests need
 	tests/e2e/setup.sh
@@ -18,8 +18,14 @@ test: ## everything: format, lints, Rust tests, real provider, real clients, rea
 e2e: setup ## the end-to-end tests alone, on binaries that are already built
 	node tests/e2e/run.mjs
 
-bench:
-	cargo bench
+bench: ## what a request costs, held against benches/baseline.toml; then every other benchmark
+	benches/guard-setup.sh
+	cargo bench --bench instructions
+	cargo bench $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
+
+bench-baseline: ## writes benches/baseline.toml: what a request may cost from now on
+	benches/guard-setup.sh
+	cargo bench --bench instructions -- --take-baseline
 
 load: ## ten scenarios of load, with a report (docs/load-testing.md); SECONDS_EACH=30 ONLY=fresh,storm URL=https://...
 	@benches/setup.sh load
