@@ -1,6 +1,6 @@
 # Targets without logic; the logic is in cargo and in tests/.
 
-.PHONY: setup fmt lint test e2e bench bench-baseline load fuzz run-sandbox deny ci
+.PHONY: setup fmt lint test e2e bench bench-baseline bench-peers load fuzz run-sandbox deny ci
 
 setup: ## install what the end-to-end tests need
 	tests/e2e/setup.sh
@@ -26,6 +26,11 @@ bench: ## what a request costs, held against benches/baseline.toml; then every o
 bench-baseline: ## writes benches/baseline.toml: what a request may cost from now on
 	benches/guard-setup.sh
 	cargo bench --bench instructions -- --take-baseline
+
+bench-peers: ## beside nginx, HAProxy and Envoy (docs/performance.md); QUICK=1 ONLY=cpu,start PINGORA=1 UPDATE=1
+	@benches/setup.sh peers
+	@cargo build --profile $(or $(PROFILE),release) --bin bearerd --example canned
+	@node benches/peers/run.mjs
 
 load: ## ten scenarios of load, with a report (docs/load-testing.md); SECONDS_EACH=30 ONLY=fresh,storm URL=https://...
 	@benches/setup.sh load
