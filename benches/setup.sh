@@ -100,8 +100,9 @@ peers() {
   fi
   common
   if [[ ${PINGORA:-} == 1 ]]; then
-    # Some minutes, once.
-    nice cargo build --quiet --release --locked --manifest-path peers/pingora/Cargo.toml --target-dir ../target/peers/pingora
+    # Some minutes, once. With the OpenSSL of nginx and HAProxy, not one of its own.
+    OPENSSL_NO_VENDOR=1 nice cargo build --quiet --release --locked \
+      --manifest-path peers/pingora/Cargo.toml --target-dir ../target/peers/pingora
   fi
   # The stamp is written last: an environment that was left half made is made again.
   local venv=../target/peers/venv

@@ -24,7 +24,8 @@ const signed = (value) => `${value < 0 ? '−' : '+'}${number(0)(Math.abs(value)
 export function rows(found) {
   const compared = (key, name, samples, figure, text) => {
     const all = samples?.length ? summary(samples, figure) : {};
-    const pick = (field) => Object.fromEntries(Object.entries(all).map(([who, each]) => [who, each[field]]));
+    const beside = Object.entries(all).filter(([, each]) => each.ratios);
+    const pick = (field) => Object.fromEntries(beside.map(([who, each]) => [who, each[field]]));
     return { key, name, text, compared: true, values: pick('value'), ratios: pick('ratios') };
   };
   const plain = (key, name, samples, figure, text) => {
@@ -50,7 +51,10 @@ export function rows(found) {
 // How much more two workers do than one in the same round, and whether the generator let it show.
 export function scaled(samples, who) {
   const own = samples.filter((sample) => sample.who === who);
-  const both = own.filter(({ workers }) => workers === 2).map((two) => [two, own.find((one) => one.workers === 1 && one.round === two.round)]);
+  const both = own
+    .filter(({ workers }) => workers === 2)
+    .map((two) => [two, own.find((one) => one.workers === 1 && one.round === two.round)])
+    .filter(([, one]) => one);
   const ratio = (figure) => median(both.map(([two, one]) => two[figure] / one[figure]));
   return { rate: ratio('perSecond'), cost: ratio('micros'), bound: median(both.map(([two]) => two.generator)) > 0.9 };
 }

@@ -28,11 +28,14 @@ async function rounds({ world, names, up, count, say, workers = { 1: PROXY } }, 
       for (const { entrant, workers, cores, process } of round % 2 ? entrants.toReversed() : entrants) {
         const seen = watch([...new Set([...cores, ...AROUND])]);
         const figures = await one(entrant, process);
-        samples.push({ who: entrant.name, workers, round, steal: seen().steal, ...figures });
+        if (figures.requests > 0) samples.push({ who: entrant.name, workers, round, steal: seen().steal, ...figures });
+        else console.error(`${entrant.name} answered nothing in round ${round + 1}: the machine was too busy, or it hangs; the round doesn't count`);
         entrant.forgetLog();
       }
       say?.(samples);
     }
+    const silent = names.find((name) => !samples.some(({ who }) => who === name));
+    if (silent) throw new Error(`${silent} answered nothing in any round`);
   } finally {
     await Promise.all(entrants.map(({ process }) => process.stop()));
   }
@@ -55,8 +58,8 @@ export async function cpu(world, names, { up, target, count, seconds, say }) {
 export async function bulk(world, names, { upload, count, seconds, say }) {
   return rounds({ world, names, up: 'tls', count, say }, async (entrant, process) => {
     const load = { target: TARGETS.file, seconds, connections: 4, ...(upload && { upload: FILE_BYTES }) };
-    const { micros } = await costOf(world, entrant, process, load);
-    return { perGigabyte: (micros / 1e6) * (1e9 / FILE_BYTES) };
+    const { requests, micros } = await costOf(world, entrant, process, load);
+    return { requests, perGigabyte: (micros / 1e6) * (1e9 / FILE_BYTES) };
   });
 }
 
@@ -75,7 +78,7 @@ export async function syscalls(world, names, { seconds }) {
     await ended;
     const counted = [...readFileSync(file, 'utf8').matchAll(/^\s*(\d+)\s+(\w+)$/gm)].filter(([, , name]) => name !== 'total')
       .map(([, calls, name]) => [name, Number(calls) / requests]);
-    return { calls: counted.reduce((sum, [, each]) => sum + each, 0), by: Object.fromEntries(counted.filter(([, each]) => each >= 0.02)) };
+    return { requests, calls: counted.reduce((sum, [, each]) => sum + each, 0), by: Object.fromEntries(counted.filter(([, each]) => each >= 0.02)) };
   });
 }
 
@@ -89,9 +92,9 @@ export async function latency(world, names, { count, seconds, say }) {
   const connections = 64;
   const samples = await rounds({ ...judged, names: ['direct', ...names], count, say },
     (entrant, process) => costOf(world, entrant, process, { connections, pause: (connections / rate) * 1000, seconds }));
-  const added = samples.filter(({ who }) => who !== 'direct').map((sample) => {
+  const added = samples.filter(({ who }) => who !== 'direct').flatMap((sample) => {
     const without = samples.find(({ who, round }) => who === 'direct' && round === sample.round);
-    return { ...sample, addedP50: sample.p50 - without.p50, addedP99: sample.p99 - without.p99 };
+    return without ? [{ ...sample, addedP50: sample.p50 - without.p50, addedP99: sample.p99 - without.p99 }] : [];
   });
   return { rate, samples, added };
 }
