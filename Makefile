@@ -19,12 +19,12 @@ e2e: setup ## the end-to-end tests alone, on binaries that are already built
 	node tests/e2e/run.mjs
 
 bench: ## what a request costs, held against benches/baseline.toml; then every other benchmark
-	benches/guard-setup.sh
+	benches/setup.sh guard
 	cargo bench --bench instructions
 	cargo bench $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 bench-baseline: ## writes benches/baseline.toml: what a request may cost from now on
-	benches/guard-setup.sh
+	benches/setup.sh guard
 	cargo bench --bench instructions -- --take-baseline
 
 bench-peers: ## beside nginx, HAProxy and Envoy (docs/performance.md); QUICK=1 ONLY=cpu,start PINGORA=1 UPDATE=1

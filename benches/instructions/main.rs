@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     }
     let Some(conditions) = Conditions::here() else {
         println!(
-            "instructions: skipped, nothing was counted: valgrind is missing (benches/guard-setup.sh installs it)"
+            "instructions: skipped, nothing was counted: valgrind is missing (benches/setup.sh guard installs it)"
         );
         return ExitCode::SUCCESS;
     };

@@ -31,7 +31,8 @@ export function judge({ streams, probed, own = {}, samples, cores, interrupted, 
   else words.push(`All ${answered} answers were as they should be.`);
   words.push(...(own.idle ? [own.idle] : own.words ?? []).filter(Boolean));
   const limits = streams.map((stream) => limit(stream, samples, cores)).filter(Boolean);
-  words.push(...limits.map(({ text }) => text));
+  // Streams of one scenario share its samples, and then what they say.
+  words.push(...new Set(limits.map(({ text }) => text)));
   if (interrupted) words.push('It was stopped before its end.');
   const warn = answered === 0 || interrupted || Boolean(own.idle) || limits.some(({ warn: look }) => look);
   return { mark: total > 0 ? 'bad' : warn ? 'warn' : 'good', wrong, words };

@@ -1,0 +1,76 @@
+# Sourced by the setup scripts: what this machine lacks is installed by name, and nothing is said when it is all there.
+# shellcheck shell=bash
+
+say() { printf 'setup: %s\n' "$*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Debian keeps nginx, haproxy and their like where only root's PATH looks.
+PATH=$PATH:/usr/sbin
+missing=()
+
+# need PROGRAM PACKAGE...: the packages are missing when the program is.
+need() { have "$1" || missing+=("${@:2}"); }
+
+# Debian keeps the part of Python that makes virtual environments in a package of its own.
+need_venv() { python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv); }
+
+# Installs what is missing. Says why it can't, and fails.
+install_packages() {
+  ((${#missing[@]})) || return 0
+  if ! have apt-get; then
+    say "these are missing, and this is no Debian: ${missing[*]}" >&2
+    return 1
+  fi
+  local as_root=() log
+  if [[ $(id -u) -ne 0 ]]; then
+    have sudo || { say "run as root, or install these: ${missing[*]}" >&2; return 1; }
+    as_root=(sudo)
+  fi
+  say "installing ${missing[*]}"
+  log=$(mktemp)
+  if ! { "${as_root[@]}" apt-get update &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    say "apt-get failed" >&2
+    return 1
+  fi
+  rm -f "$log"
+  missing=()
+}
+
+# Rust comes from rustup, not from Debian.
+need_cargo() {
+  have cargo || { say "Rust is missing: install it from https://rustup.rs; rust-toolchain.toml picks the version" >&2; return 1; }
+}
+
+# The npm packages of the current directory, pinned by its package-lock.json.
+install_npm() {
+  local major
+  major=$(node -p 'process.versions.node.split(".")[0]')
+  if ((major < 20)); then
+    say "Node.js $(node --version) is too old: install version 20 or newer (https://nodejs.org)" >&2
+    return 1
+  fi
+  # `npm ci` writes node_modules/.package-lock.json last; it is current when it is newer than what we asked for.
+  [[ node_modules/.package-lock.json -nt package-lock.json ]] && return
+  # Packages come by name and digest from the registry that npm is set up for; an address here could be anybody's.
+  if grep -n '"resolved"' package-lock.json; then
+    say "package-lock.json names download addresses (npm config: omit-lockfile-registry-resolved)" >&2
+    return 1
+  fi
+  say "installing npm packages"
+  npm ci --no-progress --loglevel=error
+  touch node_modules/.package-lock.json
+}
+
+# install_pip ENVIRONMENT WHAT REQUIREMENTS: a virtual environment with exactly these. The stamp is written last: one that was left half
+# made is made again.
+install_pip() {
+  cmp -s "$3" "$1/requirements.txt" && return
+  say "installing $2"
+  rm -rf "$1"
+  python3 -m venv "$1"
+  "$1/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$3"
+  cp "$3" "$1/requirements.txt"
+}
