@@ -1,7 +1,7 @@
 // What a run is asked to do, from the environment: `make load NAME=value`. Pure; what can't be understood is said, never guessed.
 
 export const HELP = `make load                 all scenarios, on a bearerd and a sandbox of its own
-  SECONDS_EACH=30         how long each scenario lasts
+  SECONDS_EACH=20         how long each scenario lasts
   ONLY=fresh,storm        these scenarios only
   RATE=500                requests a second of the scenario fresh
   ACCOUNTS_MANY=10000     accounts of the scenario many
@@ -49,7 +49,7 @@ export function options(environment, { names, forDeployments, forDeploymentsIfNa
   return {
     url,
     scenarios: names.filter((name) => (only ?? (url ? forDeployments : names)).includes(name)),
-    seconds: number('SECONDS_EACH', 30, [1, 3600]),
+    seconds: number('SECONDS_EACH', 20, [1, 3600]),
     rate: number('RATE', url ? 20 : 500, [1, 1_000_000]),
     many: number('ACCOUNTS_MANY', 10_000, [10, 99_000]),
     connections: number('CONNECTIONS', url ? 1000 : 10_000, [1, 60_000]),
