@@ -632,6 +632,7 @@ async fn a_cut_answer_is_cut_for_the_client_too() {
         ("chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\nhalf"),
         ("between chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
         ("chunk of no size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nxyz\r\n"),
+        ("chunk of nothing", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n\r\n\r\n"),
     ] {
         let upstream = RawUpstream::start(move |_, _| Play::SayAndClose(answer.as_bytes().to_vec())).await;
         let rig = Rig::before(&upstream.origin(), "").await;

@@ -109,13 +109,12 @@ impl Chunk {
     fn next(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
         loop {
             match self {
-                Self::Size => match httparse::parse_chunk_size(input) {
-                    Ok(httparse::Status::Complete((line, size))) => {
+                Self::Size => match chunk_size(input)? {
+                    Some((line, size)) => {
                         input.advance(line);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
-                    Ok(httparse::Status::Partial) if input.len() <= LONGEST_LINE => return Ok(None),
-                    Ok(httparse::Status::Partial) | Err(_) => return Err(FramingError::Chunk),
+                    None => return Ok(None),
                 },
                 Self::Data(left) => {
                     let data = up_to(left, input);
@@ -146,6 +145,20 @@ impl Chunk {
                 Self::Over => return Ok(None),
             }
         }
+    }
+}
+
+/// The line with a chunk's size, if it has come whole: its length, and the size. httparse reads a line without digits as a zero, and a bare
+/// end of a line as a part of an extension.
+fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, FramingError> {
+    if input.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+        return Err(FramingError::Chunk);
+    }
+    match httparse::parse_chunk_size(input) {
+        Ok(httparse::Status::Complete((line, _))) if input[..line - 2].contains(&b'\n') => Err(FramingError::Chunk),
+        Ok(httparse::Status::Complete((line, size))) => Ok(Some((line, size))),
+        Ok(httparse::Status::Partial) if input.len() <= LONGEST_LINE => Ok(None),
+        Ok(httparse::Status::Partial) | Err(_) => Err(FramingError::Chunk),
     }
 }
 
@@ -202,9 +215,19 @@ mod tests {
 
     #[test]
     fn chunks_that_are_none() {
-        for bytes in
-            ["x\r\n", "-1\r\n", "5\r\nhelloX\r\n", "5\r\nhello\n\n", "fffffffffffffffff\r\n", "0\r\na b\r\n\r\n"]
-        {
+        for bytes in [
+            "x\r\n",
+            "-1\r\n",
+            "\r\n\r\n",
+            " \r\n\r\n",
+            " 0\r\n\r\n",
+            ";a\r\n\r\n",
+            "5;a\nb\r\nhello",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n\n",
+            "fffffffffffffffff\r\n",
+            "0\r\na b\r\n\r\n",
+        ] {
             let mut framing = Framing::Chunked(Chunk::Size);
             let mut input = BytesMut::from(bytes);
             let failed = std::iter::from_fn(|| framing.next(&mut input).transpose()).any(|next| next.is_err());
