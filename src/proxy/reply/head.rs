@@ -4,15 +4,15 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::media::essence;
 
-/// What of the upstream's head reaches the client. `secure`: the client's connection is TLS.
-pub fn filter(headers: &mut HeaderMap, secure: bool) {
+/// What of the upstream's head reaches the client.
+pub fn filter(headers: &mut HeaderMap) {
     let mut doomed: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         let names = value.as_bytes().split(|byte| *byte == b',');
         let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
         doomed.extend(names.filter(|name| *name != header::CONTENT_LENGTH));
     }
-    doomed.extend(headers.keys().filter(|name| is_stripped(name.as_str(), secure)).cloned());
+    doomed.extend(headers.keys().filter(|name| is_stripped(name.as_str())).cloned());
     for name in doomed {
         headers.remove(name);
     }
@@ -26,14 +26,14 @@ pub fn filter(headers: &mut HeaderMap, secure: bool) {
 }
 
 /// Hop by hop, or not for the client: `Set-Cookie` and CORS grants would work against us in a browser.
-fn is_stripped(name: &str, secure: bool) -> bool {
+fn is_stripped(name: &str) -> bool {
     match name.as_bytes().first() {
         Some(b'a') => name == "alt-svc" || name.starts_with("access-control-"),
         Some(b'b') => name.starts_with("bearerd-"),
         Some(b'c') => name == "connection",
         Some(b'k') => name == "keep-alive",
         Some(b'p') => matches!(name, "proxy-connection" | "proxy-authenticate"),
-        Some(b's') => name == "set-cookie" || (name == "strict-transport-security" && !secure),
+        Some(b's') => name == "set-cookie",
         Some(b't') => matches!(name, "transfer-encoding" | "trailer"),
         Some(b'u') => name == "upgrade",
         _ => false,
@@ -54,12 +54,12 @@ mod tests {
 
     use super::*;
 
-    fn filtered(pairs: &[(&'static str, &'static str)], secure: bool) -> Vec<String> {
+    fn filtered(pairs: &[(&'static str, &'static str)]) -> Vec<String> {
         let pair = |&(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let mut headers: HeaderMap = pairs.iter().map(pair).collect();
-        filter(&mut headers, secure);
+        filter(&mut headers);
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort_unstable();
@@ -69,38 +69,34 @@ mod tests {
     #[test]
     fn what_would_work_against_us_in_a_browser_does_not_pass() {
         let vary = "vary: Authorization, X-Api-Key, Bearerd-Account";
-        let lines = filtered(
-            &[
-                ("access-control-allow-origin", "*"),
-                ("access-control-expose-headers", "x"),
-                ("set-cookie", "a=b"),
-                ("strict-transport-security", "max-age=1"),
-                ("connection", "close, x-hop"),
-                ("x-hop", "1"),
-                ("keep-alive", "timeout=5"),
-                ("transfer-encoding", "chunked"),
-                ("trailer", "x"),
-                ("upgrade", "h2c"),
-                ("bearerd-error", "fake"),
-                ("etag", "W/\"1\""),
-                ("content-length", "5"),
-            ],
-            false,
-        );
+        let lines = filtered(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-expose-headers", "x"),
+            ("set-cookie", "a=b"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("bearerd-error", "fake"),
+            ("etag", "W/\"1\""),
+            ("content-length", "5"),
+        ]);
         assert_eq!(lines, ["cache-control: private", "content-length: 5", "etag: W/\"1\"", vary]);
-        let lines = filtered(&[("strict-transport-security", "max-age=1"), ("cache-control", "no-store")], true);
-        assert_eq!(lines, ["cache-control: no-store", "strict-transport-security: max-age=1", vary]);
+        let lines = filtered(&[("cache-control", "no-store")]);
+        assert_eq!(lines, ["cache-control: no-store", vary]);
     }
 
     #[test]
     fn pages_of_others_are_no_pages_of_ours() {
         for kind in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml", "image/svg+xml", "text/xml"] {
-            let lines = filtered(&[("content-type", kind), ("content-security-policy", "x")], true);
+            let lines = filtered(&[("content-type", kind), ("content-security-policy", "x")]);
             assert!(lines.contains(&"content-security-policy: sandbox".to_owned()), "{kind}");
             assert!(lines.contains(&"content-security-policy: x".to_owned()), "{kind}");
         }
         for kind in ["application/json;odata.metadata=minimal", "image/png", "text/plain"] {
-            let lines = filtered(&[("content-type", kind)], true);
+            let lines = filtered(&[("content-type", kind)]);
             assert!(!lines.iter().any(|line| line.starts_with("content-security-policy")), "{kind}");
         }
     }
@@ -120,7 +116,7 @@ mod tests {
     type Lines = Vec<(String, Vec<u8>)>;
 
     /// The same rules again, on a plain list.
-    fn model(head: &Lines, secure: bool) -> Lines {
+    fn model(head: &Lines) -> Lines {
         let listed: Vec<String> = values(head, "connection")
             .iter()
             .flat_map(|value| value.split(|byte| *byte == b',').map(|name| String::from_utf8_lossy(name).into_owned()))
@@ -130,7 +126,7 @@ mod tests {
         let passes = |name: &str| {
             let hop = STRIPPED.contains(&name) || listed.iter().any(|own| own == name);
             let grant = name.starts_with("access-control-") || name.starts_with("bearerd-");
-            !hop && !grant && (secure || name != "strict-transport-security")
+            !hop && !grant
         };
         let mut out: Lines = head.iter().filter(|(name, _)| passes(name)).cloned().collect();
         let mut add = |name: &str, value: &str| out.push((name.to_owned(), value.as_bytes().to_vec()));
@@ -195,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_head_is_filtered_as_the_model_filters_it(head in any_head(), secure: bool) {
+        fn any_head_is_filtered_as_the_model_filters_it(head in any_head()) {
             let pair = |(name, value): &(String, Vec<u8>)| {
                 (HeaderName::try_from(name).unwrap(), HeaderValue::from_bytes(value).unwrap())
             };
@@ -203,11 +199,11 @@ mod tests {
             for (name, value) in head.iter().map(pair) {
                 headers.append(name, value);
             }
-            filter(&mut headers, secure);
+            filter(&mut headers);
             let line = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
             let mut filtered: Lines = headers.iter().map(line).collect();
             filtered.sort_unstable();
-            prop_assert_eq!(filtered, model(&head, secure));
+            prop_assert_eq!(filtered, model(&head));
         }
     }
 }

@@ -73,13 +73,12 @@ impl Upstream {
                     let answer = http1::send(self, link, attempt, body, self.template.config.timeout).await;
                     answer.map(|answer| answer.map(Incoming::Http1))
                 }
-                Connection::Http2 { shared, .. } => Box::pin(self.http2_exchange(shared, attempt, body)).await,
+                Connection::Http2 { shared, .. } => {
+                    Box::pin(self.http2_exchange(shared, attempt, body)).await.map_err(|error| error.over(reused))
+                }
             };
             match sent {
                 Err(SendError { failure: Failure::NotSent, .. }) if reused && body.can_repeat() => {}
-                Err(SendError { failure: Failure::Died, text }) if reused => {
-                    return Err(SendError { failure: Failure::ReusedDied, text });
-                }
                 sent => return sent,
             }
         }
@@ -94,7 +93,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, SendError> {
         let request = attempt.http2(body.attempt(), &self.template.destination);
         let mut response = self.patiently(shared.sender.try_send_request(request), body).await?;
-        reply::filter(response.headers_mut(), true);
+        reply::filter(response.headers_mut());
         Ok(response.map(|body| Incoming::http2(body, self, shared)))
     }
 
@@ -126,6 +125,12 @@ impl Upstream {
 impl SendError {
     fn timed_out(limit: std::time::Duration) -> Self {
         Self { failure: Failure::TimedOut, text: format!("no answer within {} s", limit.as_secs()) }
+    }
+
+    /// A connection that had served before may have been at its end already.
+    fn over(self, reused: bool) -> Self {
+        let failure = if reused && self.failure == Failure::Died { Failure::ReusedDied } else { self.failure };
+        Self { failure, ..self }
     }
 }
 

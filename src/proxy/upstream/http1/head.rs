@@ -77,8 +77,8 @@ pub fn write(output: &mut Vec<u8>, attempt: &Attempt<'_>, sent: Sent) {
     output.extend_from_slice(b"\r\n");
 }
 
-/// The last head of a connection. An upstream says nearly the same again and again: to compare and to copy costs a fraction of what it costs to
-/// read each head, and make its headers, anew.
+/// The last head of a connection. An upstream says nearly the same again and again: to compare and to copy costs a fraction of what it
+/// costs to read each head, and make its headers, anew.
 #[derive(Default)]
 pub struct Last {
     /// As it came, and where its values lie. Empty where that can't tell another head from it.
@@ -109,8 +109,8 @@ struct Said {
 }
 
 impl Last {
-    /// The head of an answer to `method`, if `input` has all of it; taken out of `input`. Interim answers (1xx) are heads too. Headers that are
-    /// not for the client are gone.
+    /// The head of an answer to `method`, if `input` has all of it; taken out of `input`. Interim answers (1xx) are heads too. Headers that
+    /// are not for the client are gone.
     pub fn read(&mut self, input: &mut BytesMut, method: &Method) -> Result<Option<Head>, HeadError> {
         let length = match self.repeated(input) {
             Some(length) => length,
@@ -155,6 +155,10 @@ impl Last {
         let places = std::mem::take(&mut self.places);
         let updated = self.update(places.iter().map(|place| &head[place.clone()]));
         self.places = places;
+        if updated.is_err() {
+            // Some values are new already, and nothing has been made of them: the head is learned from its beginning.
+            self.names.clear();
+        }
         updated.is_ok().then_some(self.bytes.len())
     }
 
@@ -229,7 +233,7 @@ impl Last {
 
     fn pass(&mut self) {
         self.passed.clone_from(&self.headers);
-        reply::filter(&mut self.passed, true);
+        reply::filter(&mut self.passed);
         self.connection = Said::of(&self.headers);
     }
 }
@@ -322,6 +326,34 @@ mod tests {
         let headers = headers_of(&mut last, &lines);
         assert_eq!(headers, headers_of(&mut Last::default(), &lines));
         assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn what_the_body_adds_to_a_shorter_head_decides_nothing() {
+        for (deciding, old, new) in [
+            ("Content-Type", "application/json", "text/html;abcdef"),
+            ("Connection", "x-one", "close"),
+            ("Connection", "x-one", "x-two"),
+        ] {
+            let head = |value: &str, last: &str, behind: &str| {
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX-Two: 2\r\n{deciding}: {value}\r\nX-Last: {last}\r\n\r\n{behind}"
+                );
+                BytesMut::from(&*text)
+            };
+            let mut last = Last::default();
+            last.read(&mut head(old, "12345678", ""), &Method::GET).unwrap().unwrap();
+            // The end of the first head stands in the body of the second.
+            let mut input = head(new, "12", "34\r\n\r\n567");
+            let read = last.read(&mut input, &Method::GET).unwrap().unwrap();
+            let fresh = Last::default().read(&mut head(new, "12", ""), &Method::GET).unwrap().unwrap();
+            assert_eq!(&input[..], b"34\r\n\r\n567");
+            assert_eq!(
+                (read.response.headers(), read.keeps),
+                (fresh.response.headers(), fresh.keeps),
+                "{deciding}: {new}"
+            );
+        }
     }
 
     #[test]
