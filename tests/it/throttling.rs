@@ -197,6 +197,24 @@ async fn after_a_503_another_connection_is_tried() {
     assert_eq!(ports, [old, old, new, new, new, new], "and kept for whatever follows");
 }
 
+/// An answer without a body is over with its head: its connection is not kept either.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_503_without_a_body_another_connection_is_tried() {
+    let upstream = RawUpstream::start(|_, number| {
+        if number == 1 {
+            return Play::say("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n");
+        }
+        Play::ok()
+    })
+    .await;
+    let rig = Rig::before(&upstream.origin(), "").await;
+    for _ in 0..3 {
+        assert_eq!(rig.get(MAIL).await.status(), 200);
+    }
+    let connections: Vec<_> = upstream.arrived().iter().map(|arrived| arrived.connection).collect();
+    assert_eq!(connections, [0, 0, 1, 1]);
+}
+
 /// Of HTTP/2 there is one for all: they move together.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_503_another_connection_of_http2_is_tried() {

@@ -32,6 +32,8 @@ pub struct Link {
     /// Heads and framing.
     pub(super) output: Vec<u8>,
     written: usize,
+    /// `input` has had more room than is kept, however little of it is left.
+    grown: bool,
     /// Rings when the upstream has been silent for too long. Registered once and moved on, which costs less than a new one for each request.
     pub(super) silence: Pin<Box<Sleep>>,
     /// `silence` runs for a body that waits.
@@ -57,6 +59,7 @@ impl Link {
             last: Last::default(),
             output: Vec::new(),
             written: 0,
+            grown: false,
             silence: Box::pin(sleep(Duration::from_secs(60))),
             silent: false,
             born,
@@ -86,7 +89,7 @@ impl Link {
         self.reused = true;
         self.begun = false;
         self.silent = false;
-        if self.input.capacity() > KEPT {
+        if std::mem::take(&mut self.grown) || self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
         if self.output.capacity() > KEPT {
@@ -107,18 +110,19 @@ impl Link {
         self.output.len() - self.written < ROOM
     }
 
-    /// What happened to a request when its connection ended.
+    /// What happened to a request when its connection ended. An upstream that had begun to answer had the request.
     pub(super) fn died(&self, text: &str) -> SendError {
         let failure = match (self.begun, self.reused) {
             (false, _) => Failure::NotSent,
-            (true, true) => Failure::ReusedDied,
-            (true, false) => Failure::Died,
+            (true, true) if self.input.is_empty() => Failure::ReusedDied,
+            (true, _) => Failure::Died,
         };
         SendError { failure, text: text.to_owned() }
     }
 
     /// Reads what is there into `input`, which has room for `wants` bytes in all then. `0`: the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, wants: usize) -> Poll<io::Result<usize>> {
+        self.grown |= wants > KEPT;
         match &mut self.stream {
             Stream::Plain(stream) => {
                 self.input.reserve(wants.saturating_sub(self.input.len()).max(ROOM));
@@ -153,6 +157,8 @@ impl Link {
                 }
             };
             self.begun = true;
+            // Bytes that go out end a silence as bytes that come in do.
+            self.silent = false;
             let head = count.min(self.output.len() - self.written);
             self.written += head;
             piece.advance(count - head);

@@ -93,15 +93,16 @@ pub async fn send(
         while link.silence.as_mut().poll(cx).is_ready() {
             let quiet = clock.moment().since(body.progress().unwrap_or(attempt.at).max(attempt.at));
             if quiet >= limit {
-                let text = format!("no answer within {} s", limit.as_secs());
-                return Poll::Ready(Err(SendError { failure: Failure::TimedOut, text }));
+                return Poll::Ready(Err(SendError::timed_out(limit)));
             }
             link.silence.as_mut().reset(tokio::time::Instant::now() + limit.saturating_sub(quiet));
         }
         Poll::Pending
     })
     .await?;
-    let Head { response, framing, keeps } = head;
+    let Head { response, framing, mut keeps } = head;
+    // Without a body it is over before anybody could retire its connection: one that is too busy is not asked again.
+    keeps &= !(response.status() == StatusCode::SERVICE_UNAVAILABLE && framing.is_over());
     let incoming = Incoming { upstream: Arc::clone(upstream), link: Some(link), upload, framing, ended: None, keeps };
     Ok(response.map(|()| incoming.begun()))
 }
