@@ -97,7 +97,7 @@ test('the limit is named: the generator, the machine, or what they waited for', 
 test('wishes are understood or refused', () => {
   const known = { names: ['fresh', 'storm', 'max', 'large'], forDeployments: ['fresh'], forDeploymentsIfNamed: ['max', 'large'] };
   const wanted = (environment) => options(environment, known);
-  assert.deepEqual([wanted({}).scenarios, wanted({}).seconds, wanted({}).rate], [known.names, 30, 500]);
+  assert.deepEqual([wanted({}).scenarios, wanted({}).seconds, wanted({}).rate], [known.names, 20, 500]);
   assert.deepEqual(wanted({ ONLY: 'storm, fresh', SECONDS_EACH: '5' }).scenarios, ['fresh', 'storm']);
   assert.deepEqual([wanted({ URL: 'https://proxy.example' }).scenarios, wanted({ URL: 'https://proxy.example' }).rate], [['fresh'], 20]);
   assert.deepEqual(wanted({ URL: 'https://proxy.example', ONLY: 'max' }).scenarios, ['max']);
