@@ -3,9 +3,9 @@
 // More of a core than this is a full one; the rest is the kernel's and the scheduler's.
 const FULL = 0.9;
 
-// `streams`: `{ name, rate, seconds, rows, right, passedOn, tolerated, summary }`; `own`: what the scenario itself found. Answers `{ mark, wrong, words }`: `mark` is good, warn or bad; `wrong` what
-// was not as it should be, with how often.
-export function judge({ streams, probed, own = {}, samples, cores, interrupted, died, failures = [] }) {
+// `streams`: `{ name, rate, seconds, rows, right, passedOn, tolerated, summary }`; `own`: what the scenario itself found; `used`: what
+// `whileSending` says. Answers `{ mark, wrong, words }`: `mark` is good, warn or bad; `wrong` what was not as it should be, with how often.
+export function judge({ streams, probed, own = {}, used, cores, interrupted, died, failures = [] }) {
   const wrong = {};
   const found = (what, count) => { if (count > 0) wrong[what] = (wrong[what] ?? 0) + count; };
   for (const stream of streams) {
@@ -30,8 +30,8 @@ export function judge({ streams, probed, own = {}, samples, cores, interrupted, 
   else if (answered === 0) words.push('Nothing was answered, so nothing is known.');
   else words.push(`All ${answered} answers were as they should be.`);
   words.push(...(own.idle ? [own.idle] : own.words ?? []).filter(Boolean));
-  const limits = streams.map((stream) => limit(stream, samples, cores)).filter(Boolean);
-  // Streams of one scenario share its samples, and then what they say.
+  const limits = streams.map((stream) => limit(stream, used, cores)).filter(Boolean);
+  // Streams of one scenario share what was used, and then what they say.
   words.push(...new Set(limits.map(({ text }) => text)));
   if (interrupted) words.push('It was stopped before its end.');
   const warn = answered === 0 || interrupted || Boolean(own.idle) || limits.some(({ warn: look }) => look);
@@ -39,13 +39,8 @@ export function judge({ streams, probed, own = {}, samples, cores, interrupted, 
 }
 
 // Who kept a stream from its rate, or, where it had none, from more.
-export function limit(stream, samples, cores) {
-  const mean = (name) => {
-    const known = samples.map((sample) => sample[name]).filter((value) => value !== null && value !== undefined);
-    return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
-  };
-  const [bearerd, sandbox, generator, busy] = ['bearerdCores', 'sandboxCores', 'generatorCores', 'machineBusy'].map(mean);
-  const used = [['bearerd', bearerd], ['the sandbox', sandbox], ['the generator', generator]]
+export function limit(stream, { bearerdCores, sandboxCores, generatorCores, machineBusy: busy }, cores) {
+  const used = [['bearerd', bearerdCores], ['the sandbox', sandboxCores], ['the generator', generatorCores]]
     .filter(([, value]) => value !== null).map(([who, value]) => `${who} ${value.toFixed(2)}`).join(', ');
   const full = busy !== null && busy > FULL;
   if (stream.rate === undefined) {

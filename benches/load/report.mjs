@@ -47,16 +47,15 @@ export function terminal(report) {
 }
 
 // What both tables show of a scenario: of its first stream, which is the one that it is about, and of bearerd.
-function figures({ streams, samples, wrong }) {
+function figures({ streams, samples, used, wrong }) {
   const [first] = streams;
-  const cores = samples.map((sample) => sample.bearerdCores).filter((value) => value !== null);
   const memory = samples.map((sample) => sample.rss).filter((value) => value !== null);
   return {
     rate: first ? short(first.perSecond) : '',
     p50: milliseconds(first?.latency.p50),
     p99: milliseconds(first?.latency.p99),
     wrong: String(Object.values(wrong).reduce((sum, count) => sum + count, 0)),
-    cores: cores.length ? (cores.reduce((sum, value) => sum + value, 0) / cores.length).toFixed(2) : '',
+    cores: used.bearerdCores?.toFixed(2) ?? '',
     memory: memory.length ? short(Math.max(...memory) / 1e6) : '',
   };
 }

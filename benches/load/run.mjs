@@ -18,7 +18,7 @@ import { Progress } from './progress.mjs';
 import { html, terminal } from './report.mjs';
 import { Sampler } from './sampler.mjs';
 import { FOR_DEPLOYMENTS, FOR_DEPLOYMENTS_IF_NAMED, NAMES, SCENARIOS } from './scenarios.mjs';
-import { perSecond, summary } from './statistics.mjs';
+import { perSecond, summary, whileSending } from './statistics.mjs';
 import { BINARY, built, deployment, startBearerd, startSandbox, userName } from './world.mjs';
 
 const OUT = fileURLToPath(new URL('../../target/load', import.meta.url));
@@ -181,8 +181,9 @@ async function conclude({ scenario, settings, run, streams, sampler, probed, die
   const shown = streams.map(({ name, rate, connections, rows, sends, passedOn, summary: figures }) => (
     { name, rate, connections, rows, sends, passedOn: passedOn ? rows.filter(passedOn).length : 0, ...figures }));
   const own = (await scenario.look?.(run, { streams: shown, samples, total, grown: growth(total), log })) ?? {};
+  const used = whileSending(samples, streams);
   const verdict = judge({
-    streams, probed, own, samples, cores: describeMachine().cores, interrupted, died,
+    streams, probed, own, used, cores: describeMachine().cores, interrupted, died,
     failures: streams.map(({ failure }) => failure).filter(Boolean),
   });
   return {
@@ -194,6 +195,7 @@ async function conclude({ scenario, settings, run, streams, sampler, probed, die
     events,
     streams: shown.map(({ rows, ...stream }) => ({ ...stream, series: perSecond(rows) })),
     samples,
+    used,
     log,
     probed,
   };
@@ -213,6 +215,6 @@ function growth({ before, after }) {
 function failed(scenario, error) {
   return {
     name: scenario.name, title: scenario.title, about: scenario.about, mark: 'bad', wrong: { [error.message]: 1 }, words: [`It could not be run: ${error.message}`],
-    facts: {}, events: [], streams: [], samples: [], log: null, probed: null,
+    facts: {}, events: [], streams: [], samples: [], used: {}, log: null, probed: null,
   };
 }

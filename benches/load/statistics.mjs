@@ -69,3 +69,16 @@ export function summary(rows, { sent, seconds }) {
     latency: distribution(rows.map((row) => row.took * 1000)),
   };
 }
+
+// What was used while requests were sent: means over the samples that lie within that time, over all where none does. Before and after it the
+// generator may be busy alone, with the rows of a trial and with its last ones. Null: not known.
+export function whileSending(samples, streams) {
+  const from = streams.reduce((first, stream) => Math.min(first, stream.from ?? 0), Infinity);
+  const until = streams.reduce((last, stream) => stream.rows.reduce((latest, row) => Math.max(latest, row.end), last), 0);
+  const within = samples.filter(({ at }, index) => (samples[index - 1]?.at ?? 0) >= from && at <= until);
+  const mean = (name) => {
+    const known = (within.length ? within : samples).map((sample) => sample[name]).filter((value) => value !== null && value !== undefined);
+    return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+  };
+  return Object.fromEntries(['bearerdCores', 'sandboxCores', 'generatorCores', 'machineBusy'].map((name) => [name, mean(name)]));
+}

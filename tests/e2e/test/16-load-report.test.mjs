@@ -6,7 +6,7 @@ import { judge, limit } from '../../../benches/load/judge.mjs';
 import { counts, parse, quantile } from '../../../benches/load/openmetrics.mjs';
 import { options } from '../../../benches/load/options.mjs';
 import { line } from '../../../benches/load/progress.mjs';
-import { distribution, parseRows, percentile, perSecond, summary } from '../../../benches/load/statistics.mjs';
+import { distribution, parseRows, percentile, perSecond, summary, whileSending } from '../../../benches/load/statistics.mjs';
 
 const HEAD = 'request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n';
 
@@ -56,8 +56,8 @@ const stream = (rows, more = {}) => ({
   name: 'requests', rate: 10, seconds: 10, right: ({ status }) => status === 200, rows, summary: summary(rows, { sent: rows.length, seconds: 10 }), ...more,
 });
 const answers = (statuses, gap = 0.1) => statuses.map((status, index) => ({ due: index * gap, end: index * gap + 0.01, took: 0.01, bytes: 1, status }));
-const SAMPLE = { bearerdCores: 0.5, sandboxCores: 0.5, generatorCores: 0.9, machineBusy: 0.95 };
-const verdict = (streams, more = {}) => judge({ streams, samples: [SAMPLE], cores: 2, ...more });
+const USED = { bearerdCores: 0.5, sandboxCores: 0.5, generatorCores: 0.9, machineBusy: 0.95 };
+const verdict = (streams, more = {}) => judge({ streams, used: USED, cores: 2, ...more });
 
 test('a verdict names what was not as it should be', () => {
   const fine = Array(100).fill(200);
@@ -86,12 +86,23 @@ test('refusals that are passed on are tolerated up to their part', () => {
 
 test('the limit is named: the generator, the machine, or what they waited for', () => {
   const fine = Array(100).fill(200);
-  assert.equal(limit(stream(answers(fine)), [SAMPLE], 2), null);
-  assert.match(limit(stream(answers(fine, 0.2)), [SAMPLE], 2).text, /^The generator was the limit: it meant to send 10 .* came to 5/);
+  assert.equal(limit(stream(answers(fine)), USED, 2), null);
+  assert.match(limit(stream(answers(fine, 0.2)), USED, 2).text, /^The generator was the limit: it meant to send 10 .* came to 5/);
   const late = answers(fine).map((row) => ({ ...row, end: row.end + 10 }));
-  assert.match(limit(stream(late), [SAMPLE], 2).text, /not reached, 5 were answered: all 2 cores were full/);
-  assert.match(limit(stream(late), [{ ...SAMPLE, machineBusy: 0.3 }], 2).text, /waited for something else/);
-  assert.match(limit(stream(answers(fine), { rate: undefined }), [SAMPLE], 2).text, /bearerd 0.50, the sandbox 0.50, the generator 0.90/);
+  assert.match(limit(stream(late), USED, 2).text, /not reached, 5 were answered: all 2 cores were full/);
+  assert.match(limit(stream(late), { ...USED, machineBusy: 0.3 }, 2).text, /waited for something else/);
+  assert.match(limit(stream(answers(fine), { rate: undefined }), USED, 2).text, /bearerd 0.50, the sandbox 0.50, the generator 0.90/);
+});
+
+test('what was used is what was used while requests were sent', () => {
+  const sample = (at, bearerdCores) => ({ at, bearerdCores, sandboxCores: null, generatorCores: 1 - bearerdCores, machineBusy: 1 });
+  // A trial, its rows; the stream from 2.5 to 5.5; its rows.
+  const samples = [0.5, 0, 0.25, 0.75, 0.75, 0.25, 0].map((cores, index) => sample(index + 1, cores));
+  const sent = { from: 2.5, rows: [{ end: 5.5 }, { end: 3 }] };
+  assert.deepEqual(whileSending(samples, [sent]), { bearerdCores: 0.75, sandboxCores: null, generatorCores: 0.25, machineBusy: 1 });
+  // Too short for a whole sample: better than nothing is all.
+  assert.equal(whileSending([sample(1, 0.5)], [{ from: 0, rows: [{ end: 0.7 }] }]).bearerdCores, 0.5);
+  assert.equal(whileSending([], [{ from: 0, rows: [] }]).bearerdCores, null);
 });
 
 test('wishes are understood or refused', () => {
