@@ -53,7 +53,11 @@ export class IdleConnections {
         answer.once('error', (error) => resolve({ error: error.message }));
       });
       request.once('timeout', () => request.destroy(new Error('no answer in 30 s')));
-      request.once('error', (error) => resolve({ error: error.code ?? error.message }));
+      request.once('error', (error) => {
+        // The end of the silent connection and the request crossed: asked for again, on a new one.
+        const crossed = request.reusedSocket && ['ECONNRESET', 'EPIPE'].includes(error.code);
+        resolve(crossed ? this.#ask(agent) : { error: error.code ?? error.message });
+      });
     });
   }
 }

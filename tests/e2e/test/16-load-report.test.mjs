@@ -1,11 +1,14 @@
-// What `make load` makes of rows and counters: percentiles, verdicts, and who was the limit. No generator, no server, no plot.
+// What `make load` makes of rows and counters: percentiles, verdicts, and who was the limit. No generator, no bearerd, no plot.
 
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { test } from 'node:test';
+import { IdleConnections } from '../../../benches/load/idle.mjs';
 import { judge, limit } from '../../../benches/load/judge.mjs';
 import { counts, parse, quantile } from '../../../benches/load/openmetrics.mjs';
 import { options } from '../../../benches/load/options.mjs';
 import { line } from '../../../benches/load/progress.mjs';
+import { SCENARIOS } from '../../../benches/load/scenarios.mjs';
 import { distribution, parseRows, percentile, perSecond, summary, whileSending } from '../../../benches/load/statistics.mjs';
 
 const HEAD = 'request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n';
@@ -103,6 +106,31 @@ test('what was used is what was used while requests were sent', () => {
   // Too short for a whole sample: better than nothing is all.
   assert.equal(whileSending([sample(1, 0.5)], [{ from: 0, rows: [{ end: 0.7 }] }]).bearerdCores, 0.5);
   assert.equal(whileSending([], [{ from: 0, rows: [] }]).bearerdCores, null);
+});
+
+test('a connection that was closed while it was silent is asked for again, and known', async (t) => {
+  const server = http.createServer((_, answer) => answer.end('ok')).listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await new Promise((resolve) => { server.once('listening', resolve); });
+  const connections = new IdleConnections({ url: `http://127.0.0.1:${server.address().port}/`, headers: {} });
+  t.after(() => connections.close());
+  const never = () => false;
+  assert.deepEqual(await connections.open(3, never), { open: 3, failures: {} });
+  assert.deepEqual(await connections.askAgain(never), { answered: 3, reused: 3, failures: {} });
+  // Whether or not the client knows already.
+  server.closeIdleConnections();
+  assert.deepEqual(await connections.askAgain(never), { answered: 3, reused: 0, failures: {} });
+});
+
+test('what ends silent connections is a fact of a deployment, and a fault where no limit ends them', () => {
+  const { look } = SCENARIOS.find(({ name }) => name === 'idle');
+  const run = { opened: { open: 10, failures: {} }, again: { answered: 9, reused: 4, failures: { ECONNREFUSED: 1 } }, memoryBefore: null };
+  const failed = { 'idle connections whose second request failed (ECONNREFUSED)': 1 };
+  const [own, theirs] = [look({ ...run, sandbox: {} }), look({ ...run, sandbox: null })];
+  assert.deepEqual(own.wrong, { ...failed, 'idle connections that bearerd had closed': 5 });
+  assert.deepEqual(theirs.wrong, failed);
+  assert.deepEqual([own, theirs].map(({ facts }) => facts['closed while silent']), [[5, ''], [5, '']]);
+  assert.match(theirs.words.join(' '), /4 of them answered again; 5 had been closed meanwhile .*header_timeout/);
 });
 
 test('wishes are understood or refused', () => {
