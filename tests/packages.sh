@@ -14,6 +14,27 @@ need() { have "$1" || missing+=("${@:2}"); }
 # Debian keeps the part of Python that makes virtual environments in a package of its own.
 need_venv() { python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv); }
 
+# node_serves WHO VERSION: whether that Node.js is new enough. Says so where it is not.
+node_serves() {
+  [[ $2 =~ ^v?([0-9]+:)?([0-9]+) ]] && ((BASH_REMATCH[2] >= 20)) && return
+  say "$1 has Node.js $2, version 20 or newer is needed: install it from https://nodejs.org" >&2
+  return 1
+}
+
+# quietly COMMAND...: shows the end of what it said where it fails.
+quietly() {
+  local log
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1; then
+    rm -f "$log"
+    return
+  fi
+  tail -n 20 "$log" >&2
+  rm -f "$log"
+  say "failed: $*" >&2
+  return 1
+}
+
 # Installs what is missing. Says why it can't, and fails.
 install_packages() {
   ((${#missing[@]})) || return 0
@@ -21,21 +42,18 @@ install_packages() {
     say "these are missing, and this is no Debian: ${missing[*]}" >&2
     return 1
   fi
-  local as_root=() log
+  local as_root=()
   if [[ $(id -u) -ne 0 ]]; then
     have sudo || { say "run as root, or install these: ${missing[*]}" >&2; return 1; }
     as_root=(sudo)
   fi
   say "installing ${missing[*]}"
-  log=$(mktemp)
-  if ! { "${as_root[@]}" apt-get update &&
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    rm -f "$log"
-    say "apt-get failed" >&2
-    return 1
+  quietly "${as_root[@]}" apt-get update || return
+  # Debian 12 has version 18: known before anything is installed.
+  if [[ " ${missing[*]} " == *' nodejs '* ]]; then
+    node_serves apt "$(LC_ALL=C apt-cache policy nodejs | sed -n 's/^ *Candidate: //p')" || return
   fi
-  rm -f "$log"
+  quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" || return
   missing=()
 }
 
@@ -46,12 +64,7 @@ need_cargo() {
 
 # The npm packages of the current directory, pinned by its package-lock.json.
 install_npm() {
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  if ((major < 20)); then
-    say "Node.js $(node --version) is too old: install version 20 or newer (https://nodejs.org)" >&2
-    return 1
-  fi
+  node_serves 'this machine' "$(node --version)" || return
   # `npm ci` writes node_modules/.package-lock.json last; it is current when it is newer than what we asked for.
   [[ node_modules/.package-lock.json -nt package-lock.json ]] && return
   # Packages come by name and digest from the registry that npm is set up for; an address here could be anybody's.
