@@ -1,5 +1,5 @@
 // `make load`: the scenarios one after the other, a line of progress, and the report. Exit code 0: every answer was as it should be; 1: some
-// were not, or something failed; 2: wrong usage.
+// were not, or something failed; 2: wrong usage; 130: it was interrupted.
 
 import { randomInt } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
