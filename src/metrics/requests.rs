@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::{HashMap, HashMapExt as _};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
@@ -24,7 +25,9 @@ pub struct Tally(Mutex<Counts>);
 #[derive(Debug)]
 struct Counts {
     series: Vec<(RequestLabels, u64)>,
-    /// Where in `series` the last request with such labels was counted.
+    /// Where in `series` each of them is.
+    index: HashMap<RequestLabels, usize>,
+    /// The same of those seen last, without reading their names.
     places: [usize; PLACES],
     took: Buckets,
     upstream_took: Buckets,
@@ -79,11 +82,11 @@ impl Counts {
         let method = MethodLabel::of(sample.method);
         let place = &mut self.places[place(sample, method)];
         if !self.series.get(*place).is_some_and(|(labels, _)| fits(labels, sample, method)) {
-            *place =
-                self.series.iter().position(|(labels, _)| fits(labels, sample, method)).unwrap_or(self.series.len());
-            if *place == self.series.len() {
-                self.series.push((labels(sample, method), 0));
-            }
+            let labels = labels(sample, method);
+            *place = *self.index.entry(labels).or_insert_with_key(|labels| {
+                self.series.push((labels.clone(), 0));
+                self.series.len() - 1
+            });
         }
         &mut self.series[*place].1
     }
@@ -91,7 +94,13 @@ impl Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { series: Vec::new(), places: [0; PLACES], took: Buckets::default(), upstream_took: Buckets::default() }
+        Self {
+            series: Vec::new(),
+            index: HashMap::new(),
+            places: [0; PLACES],
+            took: Buckets::default(),
+            upstream_took: Buckets::default(),
+        }
     }
 }
 
