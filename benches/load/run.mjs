@@ -13,7 +13,7 @@ import { generate, OHA } from './generator.mjs';
 import { judge } from './judge.mjs';
 import { counts, parse } from './openmetrics.mjs';
 import { HELP, options } from './options.mjs';
-import { probe } from './probe.mjs';
+import { ME, probe } from './probe.mjs';
 import { Progress } from './progress.mjs';
 import { html, terminal } from './report.mjs';
 import { Sampler } from './sampler.mjs';
@@ -140,7 +140,9 @@ async function play(scenario, settings, sandbox) {
     const streams = await Promise.all((await scenario.streams(run)).map(async (stream) => ({ ...stream })));
     const going = [];
     stopStreams = () => going.forEach((generator) => generator.stop());
-    const prober = sandbox && probe(world, () => run.accounts[randomInt(run.accounts.length)]);
+    // Who has set another path may have forbidden this one.
+    const isProbed = run.accounts.length > 0 && (sandbox || settings.path === ME);
+    const prober = isProbed && probe(world, () => run.accounts[randomInt(run.accounts.length)], { sandbox: Boolean(sandbox) });
     const meanwhile = scenario.meanwhile?.(run) ?? Promise.resolve();
     await Promise.all(streams.map(async (stream) => {
       if (stream.after) await run.wait(stream.after);
@@ -156,7 +158,7 @@ async function play(scenario, settings, sandbox) {
     over = true;
     stopStreams = () => {};
     await meanwhile;
-    const probed = await prober?.stop();
+    const probed = prober ? await prober.stop() : null;
     await scenario.after?.(run);
     await sampler.stop();
     const died = !world.alive();

@@ -12,9 +12,9 @@
 import path from 'node:path';
 import { writeFile } from 'node:fs/promises';
 import { IdleConnections } from './idle.mjs';
+import { ME } from './probe.mjs';
 import { distribution } from './statistics.mjs';
 
-const ME = '/v1.0/me';
 const MAIL = '/v1.0/me/messages?$top=10';
 const MEGABYTE = 1e6;
 const LARGE = 10_000_000;

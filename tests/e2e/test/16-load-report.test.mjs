@@ -7,6 +7,7 @@ import { IdleConnections } from '../../../benches/load/idle.mjs';
 import { judge, limit } from '../../../benches/load/judge.mjs';
 import { counts, parse, quantile } from '../../../benches/load/openmetrics.mjs';
 import { options } from '../../../benches/load/options.mjs';
+import { others } from '../../../benches/load/probe.mjs';
 import { line } from '../../../benches/load/progress.mjs';
 import { SCENARIOS } from '../../../benches/load/scenarios.mjs';
 import { distribution, parseRows, percentile, perSecond, summary, whileSending } from '../../../benches/load/statistics.mjs';
@@ -131,6 +132,14 @@ test('what ends silent connections is a fact of a deployment, and a fault where 
   assert.deepEqual(theirs.wrong, failed);
   assert.deepEqual([own, theirs].map(({ facts }) => facts['closed while silent']), [[5, ''], [5, '']]);
   assert.match(theirs.words.join(' '), /4 of them answered again; 5 had been closed meanwhile .*header_timeout/);
+});
+
+test("another account's answer is known by its mail in the sandbox, and by a changed id elsewhere", () => {
+  const sandbox = others({ sandbox: true });
+  assert.deepEqual([{ mail: 'alice@contoso.com' }, { mail: 'bob@contoso.com' }, {}].map((me) => sandbox('alice', me)), [false, true, true]);
+  const deployment = others({ sandbox: false });
+  const seen = [['alice', 1], ['bob', 2], ['alice', 1], ['alice', 2], ['bob', 2], ['bob', undefined]];
+  assert.deepEqual(seen.map(([account, id]) => deployment(account, { id })), [false, false, false, true, false, true]);
 });
 
 test('wishes are understood or refused', () => {
