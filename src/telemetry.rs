@@ -19,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{self, Log, LogFormat};
+use crate::config::{Log, LogAccess, LogFormat};
 use crate::proxy::AccessLog;
 
 /// The target of the line at the end of each request.
@@ -38,7 +38,7 @@ pub enum TelemetryError {
 /// Starts logging for the process, and gives the access log for those who serve. `RUST_LOG` has become `log.level` when the
 /// configuration was read.
 pub fn start(log: &Log) -> Result<AccessLog, TelemetryError> {
-    let wants_access = log.access != config::AccessLog::Off && wants_access(filter(&log.level)?);
+    let wants_access = log.access != LogAccess::Off && wants_access(filter(&log.level)?);
     Registry::default().with(lines(log.format, filter(&log.level)?, io::stderr)).try_init()?;
     report_panics();
     if !wants_access {

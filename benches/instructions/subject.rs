@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bearerd::app::App;
 use bearerd::clock::Clock;
-use bearerd::config::{AccessLog, Listen};
+use bearerd::config::{Listen, LogAccess};
 use bearerd::tasks::Tasks;
 use bearerd::telemetry;
 use tokio::runtime::Runtime;
@@ -53,7 +53,7 @@ pub fn run(setting: &[String]) {
 /// As `bearerd serve` does it: with the access log, which goes to standard error, and that to a file.
 fn start(slow: &Runtime, store: &Path, url: &str, ca_pem: &str) -> App {
     let mut config = fixture::config(store, url);
-    config.log.access = AccessLog::Path;
+    config.log.access = LogAccess::Path;
     for upstream in config.upstreams.values_mut() {
         upstream.ca_pem = Some(ca_pem.to_owned());
     }

@@ -377,7 +377,7 @@ pub struct ClientLimits {
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
-    pub access: AccessLog,
+    pub access: LogAccess,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,7 +388,7 @@ pub enum LogFormat {
 
 /// What the access event says of the request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
+pub enum LogAccess {
     /// The path without the query.
     Path,
     Off,

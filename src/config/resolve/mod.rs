@@ -23,7 +23,7 @@ use super::mistakes::Reported;
 use super::read::{Report, Section};
 use super::tree::Table;
 use super::values::{self, duration, flag, integer, of_text};
-use super::{AccessLog, Admin, Config, Listen, Log, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls};
+use super::{Admin, Config, Listen, Log, LogAccess, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls};
 
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
 const OWN_PATHS: [&str; 4] = ["v1.0", "beta", "as", ".bearerd"];
@@ -193,7 +193,7 @@ fn store(section: &Section<'_>) -> Result<Store, Reported> {
 fn log(section: &Section<'_>) -> Result<Log, Reported> {
     let level = section.get("level", of_text(log_filter));
     let format = section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-    let access = section.choice("access", &[("path", AccessLog::Path), ("off", AccessLog::Off)]);
+    let access = section.choice("access", &[("path", LogAccess::Path), ("off", LogAccess::Off)]);
     Ok(Log { level: level?, format: format?, access: access? })
 }
 
