@@ -48,7 +48,7 @@ export function rows(found) {
   ];
 }
 
-// How much more two workers do than one in the same round, and whether the generator let it show.
+// How much more two workers do than one in the same round; `bound`: what kept it from showing more than that, if anything did.
 export function scaled(samples, who) {
   const own = samples.filter((sample) => sample.who === who);
   const both = own
@@ -56,7 +56,9 @@ export function scaled(samples, who) {
     .map((two) => [two, own.find((one) => one.workers === 1 && one.round === two.round)])
     .filter(([, one]) => one);
   const ratio = (figure) => median(both.map(([two, one]) => two[figure] / one[figure]));
-  return { rate: ratio('perSecond'), cost: ratio('micros'), bound: median(both.map(([two]) => two.generator)) > 0.9 };
+  const isFull = median(both.map(([two]) => two.generator)) > 0.9;
+  const bound = both.some(([two]) => two.shared) ? 'generator and upstream share a core with the second worker' : isFull && "the generator's cores are full";
+  return { rate: ratio('perSecond'), cost: ratio('micros'), bound };
 }
 
 // Of bearerd to another contender.

@@ -96,7 +96,7 @@ function scaling(found) {
   const nginx = scaled(found, 'nginx');
   const measured = `${times(rate)} times (nginx ${times(nginx.rate)})`;
   if (!bound) return { measured, met: rate >= 1.8 };
-  return { measured: `${measured}, the generator's core is full; a request costs ${times(cost)} times the CPU (nginx ${times(nginx.cost)})`, met: null };
+  return { measured: `${measured}; ${bound}; a request costs ${times(cost)} times the CPU (nginx ${times(nginx.cost)})`, met: null };
 }
 
 export function verdict({ measured, met, missed }) {

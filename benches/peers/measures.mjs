@@ -99,12 +99,13 @@ export async function latency(world, names, { count, seconds, say }) {
   return { rate, samples, added };
 }
 
-// Requests a second and CPU for a request, with one worker and with two. On two cores the generator and the upstream need one of them.
+// Requests a second and CPU for a request, with one worker and with two. `shared`: the second worker has no core of its own, because generator
+// and upstream need it.
 export async function scaling(world, names, { count, seconds }) {
   const around = CORES >= 4 ? [2, 3] : AROUND;
   return rounds({ world, names, up: 'tls', count, workers: { 1: PROXY, 2: [0, 1] } }, async (entrant, process) => {
     const seen = watch(around);
     const cost = await costOf(world, entrant, process, { seconds, cores: around });
-    return { ...cost, generator: seen().busy };
+    return { ...cost, generator: seen().busy, shared: CORES < 4 };
   });
 }

@@ -156,9 +156,9 @@ function scalingSection({ scaling }) {
   if (!scaling) return null;
   const cells = ['bearerd', 'nginx'].map((who) => {
     const { rate, cost, bound } = scaled(scaling, who);
-    return [label(who), times(rate), times(cost), bound ? 'yes: the rate shows the generator' : 'no'];
+    return [label(who), times(rate), times(cost), bound || 'nothing'];
   });
-  return { id: 'scaling', title: 'From one worker to two', html: table(['', 'requests a second', 'CPU per request', "generator's cores full"], cells) };
+  return { id: 'scaling', title: 'From one worker to two', html: table(['', 'requests a second', 'CPU per request', 'what limited it'], cells) };
 }
 
 function allFigures(found) {

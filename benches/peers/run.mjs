@@ -1,8 +1,7 @@
 // Measures bearerd beside nginx, HAProxy and Envoy at the same job, and writes what it found: `make bench-peers`.
 //
-// QUICK=1: three minutes, for a first look. ONLY=cpu,instructions: these measures alone. UPDATE=1: the README and docs/performance.md get the
-// figures. It fails where a contender does the job wrong or something can't be measured, never
-// on speed.
+// QUICK=1: three minutes, for a first look. ONLY=cpu,instructions: these measures alone. UPDATE=1: the README and docs/performance.md get
+// the figures. It fails where a contender does the job wrong or something can't be measured, never on speed.
 
 import { describeMachine } from '../common/processes.mjs';
 import { check } from './check.mjs';

@@ -10,8 +10,9 @@ import { HEADERS, USERS } from './world.mjs';
 const execute = promisify(execFile);
 let scripts = 0;
 
-// Answers `{ requests, p50, p99 }`, the latencies in microseconds; `requests` may be none where the machine was too busy. `headers`: a user's number to headers. `upload`: bytes of a body.
-// `pause`: milliseconds that a connection waits on average before each request, as chance has it; so requests arrive at a rate of their own.
+// Answers `{ requests, p50, p99 }`, the latencies in microseconds; `requests` may be none where the machine was too busy. `headers`: a user's
+// number to headers. `upload`: bytes of a body. `pause`: milliseconds that a connection waits on average before each request, as chance has it;
+// so requests arrive at a rate of their own.
 export async function wrk(world, { url, headers = () => HEADERS, seconds, connections = 64, cores = AROUND, upload, pause }) {
   const script = path.join(world.directory, `wrk-${scripts += 1}.lua`);
   const { pathname, search, origin } = new URL(url);
