@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use crate::Measured;
 
-/// What a baseline does not decide but a person: it outlives new baselines.
-const TOLERANCE: Tolerance = Tolerance { instructions_percent: 2.0, allocations: 0 };
+/// What a baseline does not decide but a person: it outlives new baselines. Counts vary by 2 %, whatever else the machine does.
+const TOLERANCE: Tolerance = Tolerance { instructions_percent: 4.0, allocations: 0 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
