@@ -123,7 +123,7 @@ impl Baseline {
             return ExitCode::SUCCESS;
         }
         println!(
-            "instructions: PROFILE=1 lists the functions; if it is worth its price, take a new baseline (make bench-baseline)"
+            "instructions: FUNCTIONS=60 lists the functions; if it is worth its price, take a new baseline (make bench-baseline)"
         );
         ExitCode::FAILURE
     }

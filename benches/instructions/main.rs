@@ -3,7 +3,7 @@
 //!
 //!     cargo bench --bench instructions                       judge
 //!     cargo bench --bench instructions -- --take-baseline    write the baseline anew
-//!     PROFILE=1 cargo bench --bench instructions             also list the functions that cost most (PROFILE=200: that many)
+//!     FUNCTIONS=60 cargo bench --bench instructions          also list so many functions, those that cost most
 //!
 //! This process is client and upstream; the same program once more, under valgrind, is the proxy (`subject.rs`). Counts do not
 //! depend on the machine's load, only on compiler, valgrind and processor, so nothing is judged where these differ.
@@ -60,9 +60,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let measured = client::run(Some("valgrind"), ITERATIONS);
-    if let Some(top) = std::env::var("PROFILE").ok().and_then(|top| top.parse().ok()) {
+    if let Some(top) = std::env::var("FUNCTIONS").ok().and_then(|top| top.parse().ok()) {
         for measured in &measured {
-            callgrind::print_top(measured, if top == 1 { 60 } else { top });
+            callgrind::print_top(measured, top);
         }
     }
     if has("--take-baseline") {
