@@ -275,10 +275,15 @@ export const SCENARIOS = [
       // The own world has no limit that ends them.
       if (lost && run.sandbox) wrong['idle connections that bearerd had closed'] = lost;
       const each = run.memoryBefore === null || !opened.open || lost ? null : (run.memoryIdle - run.memoryBefore) / opened.open;
+      const memory = each === null ? '' : `, at ${(each / 1000).toFixed(1)} KB of memory each`;
+      const closed = lost ? `; ${lost} had been closed meanwhile (by default server.limits.header_timeout ends those that are silent for 30 s)` : '';
       return {
-        facts: { connections: [opened.open, ''], 'memory per connection': [each === null ? null : each / 1000, 'KB'], 'connections per GB': [each === null ? null : 1e9 / each, ''], 'closed while silent': [lost || null, ''] },
+        facts: {
+          connections: [opened.open, ''], 'memory per connection': [each === null ? null : each / 1000, 'KB'],
+          'connections per GB': [each === null ? null : 1e9 / each, ''], 'closed while silent': [lost || null, ''],
+        },
         wrong,
-        words: [`${opened.open} connections were open${each === null ? '' : `, at ${(each / 1000).toFixed(1)} KB of memory each`}; ${again?.reused ?? 0} of them answered again${lost ? `; ${lost} had been closed meanwhile (by default server.limits.header_timeout ends those that are silent for 30 s)` : ''}.`],
+        words: [`${opened.open} connections were open${memory}; ${again?.reused ?? 0} of them answered again${closed}.`],
       };
     },
   },
