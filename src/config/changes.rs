@@ -22,12 +22,20 @@ pub struct Changes {
 impl Changes {
     /// What `new` changes of what runs, which began with `started` and goes by `current` now.
     pub fn between(started: &Loaded, current: &Loaded, new: &Loaded) -> Self {
-        let [started, current, new] = [started, current, new].map(Named::of);
-        let mut changed = current.differences(&new);
+        let [was_started, was, is] = [started, current, new].map(Named::of);
+        let mut changed = was.differences(&is);
         changed.retain(|name| !needs_restart(name));
-        let mut held_back = started.differences(&new);
+        let mut held_back = was_started.differences(&is);
         held_back.retain(|name| needs_restart(name));
-        Self { changed, needs_restart: held_back }
+        let mut changes = Self { changed, needs_restart: held_back };
+        if changes.hold_back("server.listen") {
+            // What follows from the address follows from the one that is in use.
+            for section in ["server", "signin"].into_iter().take_while(|section| new.is_default(section, "public_url"))
+            {
+                changes.changed.remove(&format!("{section}.public_url"));
+            }
+        }
+        changes
     }
 
     /// What can be put in force now, in the order of names.
