@@ -255,6 +255,49 @@ mod tests {
         }
     }
 
+    fn shared(address: &Listen) -> Result<Bound, BindError> {
+        Bound::shared("server.listen", std::slice::from_ref(address), 2)
+    }
+
+    #[test]
+    fn who_shares_a_port_takes_nothing_before_it_listens_and_others_are_told() {
+        let any = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let first = bind(&any).unwrap();
+        let [Listen::Tcp(address)] = *first.addresses() else { panic!() };
+        let here = Listen::Tcp(address);
+        let second = shared(&here).unwrap();
+        assert_eq!(second.addresses(), [here.clone()]);
+        drop(first);
+        assert_eq!(net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut second = second;
+        second.listen().unwrap();
+        let _connected = net::TcpStream::connect(address).unwrap();
+        assert!(bind(&here).is_err(), "one that wants it alone");
+        drop(second);
+
+        let foreign = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = shared(&Listen::Tcp(foreign.local_addr().unwrap())).unwrap_err().to_string();
+        assert!(error.ends_with("; a program has it that does not share it, or another user's"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_file_goes_over_to_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("graph.sock");
+        let address = Listen::Unix(path.clone());
+        let first = shared(&address).unwrap();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        let of_the_first = inode(&path);
+        let mut second = shared(&address).unwrap();
+        assert_eq!(inode(&path), of_the_first, "nothing is taken before it listens");
+        second.listen().unwrap();
+        assert_ne!(inode(&path), of_the_first);
+        drop(first);
+        assert!(path.exists(), "it is the second one's now");
+        drop(second);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_socket_file_is_made_fresh_and_removed() {
         let directory = tempfile::tempdir().unwrap();
