@@ -25,6 +25,8 @@ pub(super) struct Live {
     pages: Option<Arc<Current<Pages>>>,
     admin: Arc<Current<Admin>>,
     terms: CurrentTerms,
+    /// Beside the rest: an end waits for no reload.
+    limits: ArcSwap<ServerLimits>,
     readiness: Readiness,
     handle: Arc<Handle>,
     /// `None`: the configuration can't be read again.
@@ -69,6 +71,7 @@ impl Live {
                 pages,
                 admin: Arc::new(Current::new(admin)),
                 terms,
+                limits: ArcSwap::from_pointee(in_force.config.server.limits.clone()),
                 readiness,
                 handle,
                 reloadable,
@@ -89,8 +92,8 @@ impl Live {
         self.in_force.lock().await
     }
 
-    pub(super) async fn limits(&self) -> ServerLimits {
-        self.in_force().await.config.server.limits.clone()
+    pub(super) fn limits(&self) -> Arc<ServerLimits> {
+        self.limits.load_full()
     }
 
     pub(super) fn begin_drain(&self) {
@@ -117,6 +120,7 @@ impl Live {
         let admin = admin(&config, &made, &self.readiness, &self.handle);
         // Nothing fails from here on.
         self.terms.store(Arc::new(terms));
+        self.limits.store(Arc::new(config.server.limits.clone()));
         for front in &*self.fronts {
             let before = front.get();
             let pages = before.pages.is_some().then(|| made.pages.clone());

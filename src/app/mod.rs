@@ -145,6 +145,15 @@ impl App {
         self.live.clone().reload(trigger).await
     }
 
+    /// The same without waiting for it: a reload that comes before this one has ended follows it.
+    pub fn begin_reload(&self, trigger: &'static str) {
+        let live = self.live.clone();
+        self.live.core().tasks.spawn_forever(async move {
+            // What came of it is in the log.
+            drop(live.reload(trigger).await);
+        });
+    }
+
     /// Looks at the files of the configuration: what the beat does every two seconds. `None`: there is nothing to do.
     pub async fn look_at_files(&self) -> Option<Result<Reloaded, NotReloaded>> {
         self.live.look_at_files().await
@@ -153,9 +162,12 @@ impl App {
     /// Readiness goes first; `server.limits.drain_delay` later nothing more is accepted and requests that are under way finish, then
     /// refreshes, then the admin listener.
     pub async fn drain(self) {
-        let limits = self.live.limits().await;
+        let limits = self.live.limits();
         self.live.begin_drain();
         self.data.leave();
+        if let Some(pages) = &self.pages {
+            pages.leave();
+        }
         tokio::time::sleep(limits.drain_delay).await;
         let drained = self.data.drain(limits.drain_timeout).await;
         if drained.cut_off > 0 {

@@ -18,9 +18,11 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What it takes to read the configuration again.
 pub struct Reloadable {
     pub source: Source,
-    /// Sets the level of the log.
-    pub level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub level: SetLevel,
 }
+
+/// Sets the level of the log.
+pub type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// What was seen of the files.
 #[derive(Debug, Default)]
@@ -134,10 +136,10 @@ impl Live {
 
 fn said(changes: &Changes, new: &Loaded) -> Reloaded {
     let names = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect::<Vec<_>>();
-    let changed = names(&mut changes.changed());
+    let applied = names(&mut changes.changed());
     Reloaded {
-        outcome: if changed.is_empty() { "unchanged" } else { "applied" },
-        changed,
+        outcome: if applied.is_empty() { "unchanged" } else { "applied" },
+        changed: applied,
         needs_restart: names(&mut changes.needs_restart()),
         warnings: new.warnings.clone(),
     }
@@ -148,9 +150,10 @@ fn tell(trigger: &'static str, said: &Reloaded) {
         tracing::warn!(trigger, "{warning}");
     }
     let changed = said.changed.join(", ");
-    match said.outcome {
-        "applied" => tracing::info!(trigger, changed, "the configuration was reloaded"),
-        _ => tracing::info!(trigger, "the configuration was read again: nothing has changed that can be put in force"),
+    if changed.is_empty() {
+        tracing::info!(trigger, "the configuration was read again: nothing has changed that can be put in force");
+    } else {
+        tracing::info!(trigger, changed, "the configuration was reloaded");
     }
     if !said.needs_restart.is_empty() {
         let keys = said.needs_restart.join(", ");

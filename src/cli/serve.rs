@@ -34,8 +34,7 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
             "bearerd serves"
         );
         while signals.next().await == Asked::ToReload {
-            // What came of it is in the log.
-            drop(app.reload("SIGHUP").await);
+            app.begin_reload("SIGHUP");
         }
         tracing::info!("draining; a second signal ends at once");
         tokio::select! {

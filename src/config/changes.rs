@@ -7,10 +7,16 @@ use super::read::MASK;
 use super::tree::Origin;
 
 /// Sections and keys that take effect with the next start only. Everything else can be changed while it runs.
-const NEED_A_RESTART: [&str; 7] =
-    ["server.listen", "server.workers", "server.share_port", "admin.listen", "signin.listen", "store", "log.format"];
-/// Likewise: the access log's lines are opened with the workers.
-const ACCESS_LOG: &str = "log.access";
+const NEED_A_RESTART: [&str; 8] = [
+    "server.listen",
+    "server.workers",
+    "server.share_port",
+    "admin.listen",
+    "signin.listen",
+    "store",
+    "log.format",
+    "log.access",
+];
 
 /// The names of what is different. A client is called `clients[NAME]`, wherever it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,19 +29,17 @@ impl Changes {
     /// What `new` changes of what runs, which began with `started` and goes by `current` now.
     pub fn between(started: &Loaded, current: &Loaded, new: &Loaded) -> Self {
         let [was_started, was, is] = [started, current, new].map(Named::of);
-        let mut changed = was.differences(&is);
-        changed.retain(|name| !needs_restart(name));
-        let mut held_back = was_started.differences(&is);
-        held_back.retain(|name| needs_restart(name));
-        let mut changes = Self { changed, needs_restart: held_back };
-        if changes.hold_back("server.listen") {
+        let mut between = Self { changed: was.differences(&is), needs_restart: was_started.differences(&is) };
+        between.changed.retain(|name| !needs_restart(name));
+        between.needs_restart.retain(|name| needs_restart(name));
+        if between.hold_back("server.listen") {
             // What follows from the address follows from the one that is in use.
             for section in ["server", "signin"].into_iter().take_while(|section| new.is_default(section, "public_url"))
             {
-                changes.changed.remove(&format!("{section}.public_url"));
+                between.changed.remove(&format!("{section}.public_url"));
             }
         }
-        changes
+        between
     }
 
     /// What can be put in force now, in the order of names.
@@ -75,7 +79,7 @@ fn is_in(name: &str, section: &str) -> bool {
 }
 
 fn needs_restart(name: &str) -> bool {
-    NEED_A_RESTART.iter().chain([&ACCESS_LOG]).any(|section| is_in(name, section))
+    NEED_A_RESTART.iter().any(|section| is_in(name, section))
 }
 
 /// Keys by their names, and what is compared of each.
@@ -89,7 +93,7 @@ struct Named {
 impl Named {
     fn of(loaded: &Loaded) -> Self {
         let mut named = Self { keys: BTreeMap::new(), own: BTreeSet::new(), clients: Vec::new() };
-        let names: BTreeMap<&str, &str> = loaded
+        let of_clients: BTreeMap<&str, &str> = loaded
             .settings
             .iter()
             .filter(|setting| setting.key == "name" && setting.section.starts_with("clients["))
@@ -98,7 +102,7 @@ impl Named {
         for setting in &loaded.settings {
             let section = match setting.section.split_once(']') {
                 Some((client, rest)) if client.starts_with("clients[") => {
-                    let name = names.get(format!("{client}]").as_str()).copied().unwrap_or_default();
+                    let name = of_clients.get(format!("{client}]").as_str()).copied().unwrap_or_default();
                     let client = format!("clients[{name}]");
                     if rest.is_empty() && setting.key == "name" {
                         named.clients.push(client.clone());

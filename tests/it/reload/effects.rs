@@ -175,6 +175,19 @@ async fn what_a_client_has_used_up_stays_used_up() {
 }
 
 #[tokio::test]
+async fn limits_of_the_listener_count_for_who_comes() {
+    let house = House::start("").await;
+    let long = || alice("GET", "/v1.0/me").header("x-long", "a".repeat(20_000)).body(empty()).unwrap();
+    assert_eq!(house.status(long()).await, 200);
+    let said = house.reload("[server.limits]\nheader_bytes = 10000\nuri_bytes = 300\ndrain_timeout = \"1s\"").await;
+    let names = ["drain_timeout", "header_bytes", "uri_bytes"].map(|name| format!("server.limits.{name}"));
+    assert_eq!((said.changed, said.needs_restart), (names.to_vec(), Vec::new()));
+    assert_eq!(house.status(long()).await, 431);
+    assert_eq!(house.status(get(&format!("/v1.0/{}", "a".repeat(400)))).await, 414);
+    assert_eq!(house.status(get("/v1.0/me")).await, 200);
+}
+
+#[tokio::test]
 async fn an_upstream_comes_while_its_accounts_are_in_use_and_goes_again() {
     let house = House::start("").await;
     assert_eq!(house.status(get("/v1.0/me")).await, 200);
