@@ -39,7 +39,7 @@ fn main() {
     let app = slow.block_on(async {
         let tasks = Tasks::on(slow.handle().clone());
         let app = App::start(&config, clock.clone(), tasks).await.expect("it starts");
-        fixture::sign_in_everyone(app.core()).await;
+        fixture::sign_in_everyone(&app.core()).await;
         app
     });
     let [Listen::Tcp(proxy)] = *app.data_addresses() else { panic!("one TCP address was configured") };

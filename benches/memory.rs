@@ -47,7 +47,7 @@ fn main() {
     let config = fixture::config(store.path(), &format!("http://{upstream}"));
     let app = slow.block_on(async {
         let app = App::start(&config, Clock::system(), Tasks::on(slow.handle().clone())).await.expect("it starts");
-        fixture::sign_in_everyone(app.core()).await;
+        fixture::sign_in_everyone(&app.core()).await;
         app
     });
     let [Listen::Tcp(proxy)] = *app.data_addresses() else { panic!("one TCP address was configured") };

@@ -59,7 +59,7 @@ fn main() {
         config.upstreams.get_mut("graph").expect("it is configured").rewrite_links = rewrites;
         slow.block_on(async {
             let app = App::start(&config, clock.clone(), Tasks::on(slow.handle().clone())).await.expect("it starts");
-            fixture::sign_in_everyone(app.core()).await;
+            fixture::sign_in_everyone(&app.core()).await;
             app
         })
     });

@@ -75,8 +75,8 @@ fn main() {
     let (app, grants) = slow.block_on(async {
         let tasks = Tasks::on(slow.handle().clone());
         let app = App::start(&config, clock.clone(), tasks).await.expect("it starts");
-        fixture::sign_in_everyone(app.core()).await;
-        let grants = sign_in(app.core(), &config, &entra, size).await;
+        fixture::sign_in_everyone(&app.core()).await;
+        let grants = sign_in(&app.core(), &config, &entra, size).await;
         (app, grants)
     });
     let [Listen::Tcp(proxy)] = *app.data_addresses() else { panic!("one TCP address was configured") };
@@ -92,15 +92,15 @@ fn main() {
     let quiet = load(after(size.quiet));
     // Nothing ages before three fifths of its life are over.
     assert!(clock.moment().since(started) < size.lead * 3 / 5, "the storm has begun already: ask for fewer accounts");
-    assert_eq!(refreshed(app.core()), 0);
+    assert_eq!(refreshed(&app.core()), 0);
 
     let end = started.plus(size.lead + size.within);
-    while refreshed(app.core()) == 0 && clock.moment() < end {
+    while refreshed(&app.core()) == 0 && clock.moment() < end {
         std::thread::sleep(SECOND / 20);
     }
     let over = Arc::new(AtomicBool::new(false));
     let watcher = std::thread::spawn({
-        let (core, over, clock) = (app.core().clone(), Arc::clone(&over), clock.clone());
+        let (core, over, clock) = (app.core(), Arc::clone(&over), clock.clone());
         move || {
             let seen = await_end(&core, &clock, size, end);
             over.store(true, Ordering::Relaxed);
@@ -110,7 +110,7 @@ fn main() {
     let stormy = load(over);
     let (took, ahead) = watcher.join().expect("it watches to the end");
     // Whoever was not reached in time is refreshed now, because somebody asks.
-    slow.block_on(use_all(app.core(), &grants));
+    slow.block_on(use_all(&app.core(), &grants));
     let calls = entra.token_requests();
     let presented: BTreeSet<u64> = calls.iter().filter_map(|call| call.refresh_token_id).collect();
     assert_eq!((calls.len(), presented.len()), (size.accounts, size.accounts), "one call for each account");

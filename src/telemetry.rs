@@ -14,10 +14,10 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogAccess, LogFormat};
 use crate::proxy::AccessLog;
@@ -33,28 +33,48 @@ pub enum TelemetryError {
     Level(String, #[source] tracing_subscriber::filter::ParseError),
     #[error("logging was started twice")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
+    #[error("log.level: can't be changed any more")]
+    Gone(#[from] reload::Error),
 }
 
-/// Starts logging for the process, and gives the access log for those who serve. `RUST_LOG` has become `log.level` when the
-/// configuration was read.
-pub fn start(log: &Log) -> Result<AccessLog, TelemetryError> {
+/// The logs of the process, for those who serve.
+pub struct Logs {
+    pub access: AccessLog,
+    pub level: Verbosity,
+}
+
+/// What is logged, and how much of it. The access log is there or not from the start on.
+pub struct Verbosity(reload::Handle<EnvFilter, Registry>);
+
+/// Starts logging for the process. `RUST_LOG` has become `log.level` when the configuration was read.
+pub fn start(log: &Log) -> Result<Logs, TelemetryError> {
     let wants_access = log.access != LogAccess::Off && wants_access(filter(&log.level)?);
-    Registry::default().with(lines(log.format, filter(&log.level)?, io::stderr)).try_init()?;
+    let (filter, level) = reload::Layer::new(filter(&log.level)?);
+    Registry::default().with(lines(log.format, filter, io::stderr)).try_init()?;
     report_panics();
-    if !wants_access {
-        return Ok(AccessLog::off());
+    let access = if wants_access {
+        AccessLog::new(log.format, |lines| {
+            // Nobody could be told.
+            let _ = io::stderr().lock().write_all(lines);
+        })
+    } else {
+        AccessLog::off()
+    };
+    Ok(Logs { access, level: Verbosity(level) })
+}
+
+impl Verbosity {
+    /// From now on.
+    pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
+        Ok(self.0.reload(filter(level)?)?)
     }
-    Ok(AccessLog::new(log.format, |lines| {
-        // Nobody could be told.
-        let _ = io::stderr().lock().write_all(lines);
-    }))
 }
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(level).map_err(|error| TelemetryError::Level(level.to_owned(), error))
 }
 
-/// Whether `filter` lets the access log through. Asked once: nothing that it goes by changes.
+/// Whether `filter` lets the access log through. Asked once, at the start.
 fn wants_access(filter: EnvFilter) -> bool {
     tracing::subscriber::with_default(Registry::default().with(filter), || {
         tracing::event_enabled!(
@@ -66,9 +86,10 @@ fn wants_access(filter: EnvFilter) -> bool {
 }
 
 /// Lines in `format` to `output`. Never with colours: the escape codes are what `OneLine` takes out.
-fn lines<S, W>(format: LogFormat, filter: EnvFilter, output: W) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S, F, W>(format: LogFormat, filter: F, output: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
+    F: layer::Filter<S> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = filter.and(filter_fn(is_safe).with_max_level_hint(LevelFilter::TRACE));

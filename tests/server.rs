@@ -664,6 +664,83 @@ async fn what_was_sent_before_a_drain_is_answered() {
 }
 
 #[tokio::test]
+async fn who_leaves_serves_everybody_and_lets_them_go() {
+    let rig = rig(&settings());
+    let mut there = rig.connect().await;
+    there.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(!read_answer(&mut there).await.contains("connection: close"));
+    rig.running.leave();
+    // Each worker hears of it in its own time.
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    soon(async {
+        loop {
+            let mut comes = rig.connect().await;
+            comes.write_all(request).await.unwrap();
+            let answer = read_answer(&mut comes).await;
+            assert!(answer.ends_with("hello"), "{answer}");
+            if answer.contains("connection: close") {
+                assert_eq!(read_all(&mut comes).await, "");
+                return;
+            }
+        }
+    })
+    .await;
+    let mut http2 = http2(rig.connect().await).await;
+    assert_eq!(get(&mut http2, "http://x/").await.0, StatusCode::OK);
+    soon(async {
+        loop {
+            there.write_all(request).await.unwrap();
+            if read_answer(&mut there).await.contains("connection: close") {
+                return;
+            }
+        }
+    })
+    .await;
+    assert_eq!(read_all(&mut there).await, "");
+    assert_eq!(get(&mut http2, "http://x/").await.0, StatusCode::OK, "HTTP/2 has better ways, when the drain begins");
+    assert_eq!(soon(rig.running.drain(PATIENCE)).await, Drained { cut_off: 0 });
+}
+
+/// On `address`, which others may have too.
+fn beside(address: &Listen) -> Running {
+    let fake = Fake { worker: 0, arrived: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) };
+    let bound = Bound::shared("server.listen", std::slice::from_ref(address), 2).unwrap();
+    bound.start(&settings(), &Metrics::new(), move |worker| Fake { worker, ..fake.clone() }, |_| ()).unwrap()
+}
+
+#[tokio::test]
+async fn of_two_that_share_a_port_one_goes_and_no_connection_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    for address in [Listen::Tcp("127.0.0.1:0".parse().unwrap()), Listen::Unix(directory.path().join("graph.sock"))] {
+        let mut serving = beside(&address);
+        let address = serving.addresses()[0].clone();
+        for _ in 0..4 {
+            let next = beside(&address);
+            let going = std::mem::replace(&mut serving, next);
+            let drain = spawn_here(going.drain(PATIENCE));
+            let mut asked = 0;
+            while !drain.is_finished() || asked < 50 {
+                let answer = match &address {
+                    Listen::Tcp(address) => once(soon(TcpStream::connect(address)).await.unwrap()).await,
+                    Listen::Unix(path) => once(soon(UnixStream::connect(path)).await.unwrap()).await,
+                };
+                assert!(answer.ends_with("hello"), "{address:?} {answer}");
+                asked += 1;
+            }
+            assert_eq!(soon(drain).await.unwrap(), Drained { cut_off: 0 });
+        }
+        assert_eq!(soon(serving.drain(PATIENCE)).await, Drained { cut_off: 0 });
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// One request over a connection of its own.
+async fn once(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    read_all(&mut stream).await
+}
+
+#[tokio::test]
 async fn a_drain_cuts_off_what_does_not_finish() {
     let rig = rig(&settings());
     let mut busy = rig.connect().await;

@@ -60,7 +60,7 @@ fn start(slow: &Runtime, store: &Path, url: &str, ca_pem: &str) -> App {
     slow.block_on(async {
         let tasks = Tasks::on(slow.handle().clone());
         let app = App::start(&config, Clock::system(), tasks).await.expect("it starts");
-        fixture::sign_in_everyone(app.core()).await;
+        fixture::sign_in_everyone(&app.core()).await;
         app
     })
 }

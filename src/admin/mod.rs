@@ -18,12 +18,14 @@ use subtle::ConstantTimeEq;
 
 pub use self::explain::Explain;
 pub use self::ready::{Check, Readiness};
+pub use self::reload::{NotReloaded, Reload, Reloaded};
 use crate::config;
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::{self, Metrics};
 
 mod explain;
 mod ready;
+mod reload;
 
 /// A handle on the admin pages; clones share it.
 #[derive(Clone, Debug)]
@@ -36,6 +38,7 @@ struct Inner {
     readiness: Readiness,
     metrics: Metrics,
     explain: Arc<dyn Explain>,
+    reload: Arc<dyn Reload>,
 }
 
 /// What there is.
@@ -45,6 +48,7 @@ enum Page {
     Ready,
     Metrics,
     Explain,
+    Reload,
 }
 
 impl Page {
@@ -54,6 +58,7 @@ impl Page {
             "/readyz" => Some(Self::Ready),
             "/metrics" => Some(Self::Metrics),
             "/v1/explain" => Some(Self::Explain),
+            "/v1/reload" => Some(Self::Reload),
             _ => None,
         }
     }
@@ -61,7 +66,7 @@ impl Page {
     fn methods(self) -> (&'static [Method], &'static str) {
         match self {
             Self::Live | Self::Ready | Self::Metrics => (&[Method::GET, Method::HEAD], "GET, HEAD"),
-            Self::Explain => (&[Method::POST], "POST"),
+            Self::Explain | Self::Reload => (&[Method::POST], "POST"),
         }
     }
 }
@@ -73,9 +78,10 @@ impl Admin {
         metrics: Metrics,
         hosts: Hosts,
         explain: Arc<dyn Explain>,
+        reload: Arc<dyn Reload>,
     ) -> Self {
         let token_digest = config.token.as_ref().map(|token| Sha256::digest(token.expose()).into());
-        Self(Arc::new(Inner { token_digest, hosts, readiness, metrics, explain }))
+        Self(Arc::new(Inner { token_digest, hosts, readiness, metrics, explain, reload }))
     }
 
     /// Answers one request. Its body is read only where it is of interest.
@@ -122,6 +128,7 @@ impl Admin {
                 Ok(explanation) => answer(StatusCode::OK, "application/json", explanation),
                 Err((status, why)) => problem(status, &why),
             },
+            Page::Reload => reload::said(&admin.reload.reload().await),
         }
     }
 
@@ -145,10 +152,18 @@ impl fmt::Debug for Inner {
 
 /// An error as an RFC 9457 problem document. `detail` must be safe for everyone to read.
 pub fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+    problem_with(status, detail, &[])
+}
+
+/// The same with further members.
+fn problem_with(status: StatusCode, detail: &str, more: &[(&str, serde_json::Value)]) -> Response<Full<Bytes>> {
     let title = status.canonical_reason().unwrap_or_default();
-    let document = serde_json::json!({
+    let mut document = serde_json::json!({
         "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail,
     });
+    for (name, value) in more {
+        document[*name] = value.clone();
+    }
     answer(status, "application/problem+json", document.to_string())
 }
 
@@ -176,7 +191,14 @@ mod tests {
         let config = config::Admin { listen, token: token.map(Into::into) };
         let clock = Clock::manual(Timestamp::from_secs(0));
         let readiness = Readiness::new(clock, vec![Check::new("store", async || Ok(()))]);
-        Admin::new(&config, readiness, Metrics::new(), Hosts::new([], &[], []), Arc::new(explain::tests::Echo))
+        Admin::new(
+            &config,
+            readiness,
+            Metrics::new(),
+            Hosts::new([], &[], []),
+            Arc::new(explain::tests::Echo),
+            Arc::new(reload::tests::Never),
+        )
     }
 
     async fn ask(admin: &Admin, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String, Parts) {

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::account::Alias;
-use crate::config::{Config, Listen, Loaded, Mistakes, environment};
+use crate::config::{Listen, Loaded, Mistakes, environment};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Fault;
 
@@ -272,10 +272,23 @@ fn login(source: &Source, wanted: &Login) -> anyhow::Result<()> {
 impl Source {
     /// The configuration, its warnings said.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
-        let loaded = Config::load(self.config.as_deref(), &environment(), &self.overrides)?;
-        warn(&loaded.warnings);
-        Ok(loaded)
+        loaded(&self.of_the_configuration())
     }
+
+    fn of_the_configuration(&self) -> crate::config::Source {
+        crate::config::Source {
+            path: self.config.clone(),
+            environment: environment(),
+            overrides: self.overrides.clone(),
+        }
+    }
+}
+
+/// The configuration, its warnings said.
+fn loaded(source: &crate::config::Source) -> anyhow::Result<Loaded> {
+    let loaded = source.load()?;
+    warn(&loaded.warnings);
+    Ok(loaded)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

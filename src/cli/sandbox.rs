@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::clients::{key_hash, new_key};
-use super::serve::{harden, slow_runtime, until_stopped};
+use super::serve::{Signals, harden, slow_runtime};
 use super::{Sandbox as Wanted, say};
 use crate::account::Alias;
 use crate::app::App;
@@ -26,6 +26,7 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
     let (key, daemon_key) = (new_key()?, new_key()?);
     slow_runtime()?.block_on(async {
         let (clock, tasks) = (Clock::system(), Tasks::on(tokio::runtime::Handle::current()));
+        let mut signals = Signals::new()?;
         // One more than are signed in, so that there is somebody to sign in by hand.
         let users = wanted.users + 1;
         let certificate = wanted
@@ -45,14 +46,15 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
             .context("the simulated Entra ID and Graph can't listen; --port-base takes other ports")?;
         if wanted.tenant_only {
             say(&the_tenant(&simulated))?;
-            return until_stopped().await;
+            signals.stopped().await;
+            return Ok(());
         }
         let log_level = environment().into_iter().filter(|(name, _)| name == "RUST_LOG").collect::<BTreeMap<_, _>>();
         let place = Place::new()?;
         let hashes = [&key, &daemon_key].map(|key| key_hash(key.expose()));
         let text = configuration(wanted.port_base, &simulated, &place.0, &hashes);
         let config = Config::from_text(Some((Path::new("sandbox.toml"), &text)), &log_level, &[])?.config;
-        let log = telemetry::start(&config.log)?;
+        let log = telemetry::start(&config.log)?.access;
         harden();
         let app = App::logged(&config, &log, clock.clone(), tasks)
             .await
@@ -64,7 +66,7 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<()> {
         let link = login_url(&config.signin.public_url, &create_invite(&app.core().store, &clock, &invite).await?);
         let users: Vec<_> = users.iter().map(|user| user.alias.as_str()).collect();
         say(&what_to_try(wanted.port_base, &simulated, &users, [&key, &daemon_key], link.as_str()))?;
-        until_stopped().await?;
+        signals.stopped().await;
         app.drain().await;
         Ok(())
     })

@@ -1,40 +1,45 @@
-//! `bearerd serve`: starts everything, says where, waits for a signal, drains.
+//! `bearerd serve`: starts everything, says where, reloads and drains on signals.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Source, shown};
-use crate::app::App;
+use crate::app::{App, Reloadable};
 use crate::clock::Clock;
 use crate::tasks::Tasks;
+use crate::telemetry::Logs;
 use crate::{process, telemetry};
 
 pub fn run(source: &Source) -> anyhow::Result<()> {
-    let loaded = source.load()?;
-    let log = telemetry::start(&loaded.config.log)?;
+    let source = source.of_the_configuration();
+    let loaded = super::loaded(&source)?;
+    let Logs { access: log, level } = telemetry::start(&loaded.config.log)?;
     harden();
     let served = slow_runtime()?.block_on(async {
+        // Before anything is there that a signal could cut short.
+        let mut signals = Signals::new()?;
         let tasks = Tasks::on(tokio::runtime::Handle::current());
-        let app = App::logged(&loaded.config, &log, Clock::system(), tasks).await?;
+        let level = Box::new(move |new: &str| level.set(new).map_err(|error| error.to_string()));
+        let (config, workers) = (loaded.path.clone(), loaded.config.server.workers);
+        let app = App::reloadable(loaded, Reloadable { source, level }, &log, Clock::system(), tasks).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            config = loaded.path.as_ref().map(|path| path.display().to_string()),
+            config = config.map(|path| path.display().to_string()),
             data = app.data_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
             admin = app.admin_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
-            workers = loaded.config.server.workers,
+            workers,
             "bearerd serves"
         );
-        until_stopped().await?;
+        while signals.next().await == Asked::ToReload {
+            app.begin_reload("SIGHUP");
+        }
         tracing::info!("draining; a second signal ends at once");
         tokio::select! {
             () = app.drain() => tracing::info!("drained"),
-            stopped = until_stopped() => {
-                stopped?;
-                tracing::warn!("stopped without waiting for what was under way");
-            }
+            () = signals.stopped() => tracing::warn!("stopped without waiting for what was under way"),
         }
         Ok(())
     });
@@ -65,16 +70,41 @@ pub(super) fn harden() {
     }
 }
 
-/// SIGTERM or SIGINT. A SIGHUP changes nothing yet, and does not end the process.
-pub(super) async fn until_stopped() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGHUP.
+    ToReload,
+    /// SIGTERM or SIGINT.
+    ToStop,
+}
+
+/// The signals of the process from now on: none is lost, and none ends it.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => tracing::warn!("SIGHUP: this version does not reload; restart it to read the configuration again"),
+            _ = self.terminate.recv() => Asked::ToStop,
+            _ = self.interrupt.recv() => Asked::ToStop,
+            _ = self.hang_up.recv() => Asked::ToReload,
         }
+    }
+
+    /// Until SIGTERM or SIGINT.
+    pub(super) async fn stopped(&mut self) {
+        while self.next().await != Asked::ToStop {}
     }
 }

@@ -73,6 +73,12 @@ const SERVER: Keys = &[
     ),
     key("plaintext_ok", Flag, Default("false"), "must be true to listen without TLS on a non-loopback address"),
     key("workers", Integer, Default("0"), "threads of the data path; 0: one per core"),
+    key(
+        "share_port",
+        Flag,
+        Default("false"),
+        "all listeners may share their ports with another bearerd of this user: for a rolling restart",
+    ),
     key("tls", Table(TLS), Optional(""), "TLS on the data listener; without it: plain HTTP."),
     key("limits", Table(LIMITS), Optional(""), "Limits of the data listener; sizes in bytes."),
 ];
@@ -97,6 +103,7 @@ const LIMITS: Keys = &[
     key("body_bytes", Integer, Optional("104857600"), "a request's body; without it: no limit"),
     key("replay_bytes", Integer, Default("4194304"), "kept of one body for a replay after a 401"),
     key("replay_total_bytes", Integer, Default("67108864"), "kept of all bodies together"),
+    key("drain_delay", Duration, Default("0s"), "how long a shutdown shows in /readyz before nothing more is accepted"),
     key("drain_timeout", Duration, Default("25s"), "how long a shutdown waits for requests under way"),
 ];
 

@@ -1,12 +1,15 @@
 //! From a path to a configuration: finds the file, reads it, resolves it.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::read::{Report, Setting};
+use super::files::{self, Print};
+use super::read::{Findings, Report, Setting};
 use super::tree::Origin;
+use super::watched::Files;
 use super::{Config, Mistake, Mistakes, print, raw, resolve};
+use crate::secret::Secret;
 
 /// Where the file is when nobody says so; the first that exists.
 const PLACES: [&str; 2] = ["bearerd.toml", "/etc/bearerd/bearerd.toml"];
@@ -19,7 +22,27 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The file; `None`: everything came from the environment.
     pub path: Option<PathBuf>,
-    settings: Vec<Setting>,
+    /// The file and all that it names, but for the key of the store and what is read at each use.
+    pub files: Files,
+    pub(super) settings: Vec<Setting>,
+    pub(super) unshown: BTreeMap<String, Print>,
+}
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// `None`: the first of the usual places that has a file.
+    pub path: Option<PathBuf>,
+    pub environment: BTreeMap<String, String>,
+    /// Key paths and values in their text form.
+    pub overrides: Vec<(String, String)>,
+}
+
+impl Source {
+    /// Everything is read, also every file that the configuration names.
+    pub fn load(&self) -> Result<Loaded, Mistakes> {
+        Config::load(self.path.as_deref(), &self.environment, &self.overrides)
+    }
 }
 
 impl Loaded {
@@ -36,7 +59,7 @@ impl Loaded {
 
 impl Config {
     /// Reads the file at `path`, or at the first of the usual places that has one. `overrides` are key paths and values in their
-    /// text form. Also what a reload calls: every file that the configuration names is read again.
+    /// text form.
     pub fn load(
         path: Option<&Path>,
         environment: &BTreeMap<String, String>,
@@ -51,8 +74,21 @@ impl Config {
                 mistakes
             });
         };
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::from_text(Some((&path, &text)), environment, overrides),
+        let read = files::raw(&path).and_then(|(bytes, print)| {
+            let text = std::str::from_utf8(bytes.expose()).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
+            Ok((Secret::from(text), print))
+        });
+        match read {
+            Ok((text, print)) => match Self::from_text(Some((&path, text.expose())), environment, overrides) {
+                Ok(mut loaded) => {
+                    loaded.files.note(&path, Some(print));
+                    Ok(loaded)
+                }
+                Err(mut mistakes) => {
+                    mistakes.files.note(&path, Some(print));
+                    Err(mistakes)
+                }
+            },
             Err(error) => {
                 let what = match error.kind() {
                     ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -61,7 +97,9 @@ impl Config {
                     _ => format!("can't be read: {error}"),
                 };
                 let mistake = Mistake { path: path.display().to_string(), what, origin: Origin::Default };
-                Err(Mistakes::new(vec![mistake], Some(path), Vec::new()))
+                let mut files = Files::default();
+                files.note(&path, None);
+                Err(Mistakes::new(vec![mistake], Some(path), Vec::new(), files))
             }
         }
     }
@@ -76,10 +114,10 @@ impl Config {
         let report = Report::default();
         let tree = raw::layers(file, environment, overrides, &report);
         let config = tree.and_then(|tree| resolve::resolve(&tree, environment, &report).ok());
-        let (mistakes, warnings, settings) = report.into_parts();
+        let Findings { mistakes, warnings, settings, files, unshown } = report.findings();
         match config {
-            Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings, path, settings }),
-            _ => Err(Mistakes::new(mistakes, path, warnings)),
+            Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings, path, files, settings, unshown }),
+            _ => Err(Mistakes::new(mistakes, path, warnings, files)),
         }
     }
 }

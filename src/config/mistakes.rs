@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::tree::Origin;
+use super::watched::Files;
 
 /// One mistake. Shown as `key.path: what is wrong`.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Mistakes {
     pub file: Option<PathBuf>,
     /// The warnings that came up on the way.
     pub warnings: Vec<String>,
+    /// What was read on the way, and what should have been: when one of them changes, the mistakes may be mended.
+    pub files: Files,
 }
 
 /// The marker of a value that can't be used because of a mistake that is in the report already.
@@ -31,9 +34,9 @@ pub struct Mistakes {
 pub struct Reported;
 
 impl Mistakes {
-    pub fn new(mut list: Vec<Mistake>, file: Option<PathBuf>, warnings: Vec<String>) -> Self {
+    pub fn new(mut list: Vec<Mistake>, file: Option<PathBuf>, warnings: Vec<String>, files: Files) -> Self {
         list.sort_by(|a, b| in_file_order(&a.origin, &b.origin));
-        Self { list, file, warnings }
+        Self { list, file, warnings, files }
     }
 }
 

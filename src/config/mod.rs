@@ -3,6 +3,7 @@
 //! `raw` is the file as written, `resolve` turns it into what stands here, with all mistakes in one report. A component gets its own
 //! section, never the whole. Secrets are `Secret`s: they can't be printed.
 
+mod changes;
 mod files;
 pub mod keys;
 mod load;
@@ -14,6 +15,7 @@ mod resolve;
 mod schema;
 mod tree;
 mod values;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,12 +24,14 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use load::Loaded;
+pub use changes::Changes;
+pub use load::{Loaded, Source};
 pub use mistakes::{Mistake, Mistakes};
 pub use raw::{environment, temporary_directory};
 pub use resolve::client_name;
 pub use schema::schema;
 pub use tree::Origin;
+pub use watched::Files;
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -56,6 +60,8 @@ pub struct Server {
     pub trusted_proxies: Vec<Network>,
     /// Never 0: the number of cores is filled in.
     pub workers: usize,
+    /// The listeners' ports may be another bearerd's too: the next one's, or that of the one before.
+    pub share_port: bool,
     pub tls: Option<Tls>,
     pub limits: ServerLimits,
 }
@@ -79,6 +85,8 @@ pub struct ServerLimits {
     pub replay_bytes: usize,
     /// Kept of all request bodies together.
     pub replay_total_bytes: usize,
+    /// Between the moment when a shutdown shows, and the one when nothing more is accepted.
+    pub drain_delay: Duration,
     /// How long a drain waits for requests that are under way.
     pub drain_timeout: Duration,
 }

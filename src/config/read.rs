@@ -4,11 +4,16 @@
 //! so that one run finds all mistakes.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
+use super::files::Print;
 use super::keys::{Key, Keys, Kind, Presence, find, nearest};
 use super::mistakes::{Mistake, Reported};
 use super::tree::{Node, Origin, Table, Value, from_text};
+use super::watched::Files;
 use super::{files, values};
 use crate::secret::Secret;
 
@@ -18,6 +23,19 @@ pub struct Report {
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<String>>,
     settings: RefCell<Vec<Setting>>,
+    files: RefCell<Files>,
+    unshown: RefCell<BTreeMap<String, Print>>,
+}
+
+/// What a resolution found out, in the hands of whoever asked for it.
+pub struct Findings {
+    pub mistakes: Vec<Mistake>,
+    pub warnings: Vec<String>,
+    pub settings: Vec<Setting>,
+    /// Every file that was read, or should have been.
+    pub files: Files,
+    /// Of what `settings` does not show: secrets, and the content of files. By the path of the key.
+    pub unshown: BTreeMap<String, Print>,
 }
 
 /// One key in effect, for `config print`. A secret's value is masked already.
@@ -44,8 +62,18 @@ impl Report {
         self.warnings.borrow_mut().push(warning);
     }
 
-    pub fn into_parts(self) -> (Vec<Mistake>, Vec<String>, Vec<Setting>) {
-        (self.mistakes.into_inner(), self.warnings.into_inner(), self.settings.into_inner())
+    pub fn file(&self, path: &Path, print: Option<Print>) {
+        self.files.borrow_mut().note(path, print);
+    }
+
+    pub fn findings(self) -> Findings {
+        Findings {
+            mistakes: self.mistakes.into_inner(),
+            warnings: self.warnings.into_inner(),
+            settings: self.settings.into_inner(),
+            files: self.files.into_inner(),
+            unshown: self.unshown.into_inner(),
+        }
     }
 }
 
@@ -84,7 +112,13 @@ impl<'a> Section<'a> {
     pub fn find<T>(&self, name: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Result<Option<T>, Reported> {
         let Some(node) = self.node(name) else { return Ok(None) };
         let parsed = parse(&node.value).map_err(|what| self.wrong(&self.path_of(name), what, &node.origin))?;
-        self.show(name, printable(self.key(name).kind, &node.value), node.origin);
+        let shown = printable(self.key(name).kind, &node.value);
+        if let Value::Text(text) = &node.value
+            && shown.as_str() != Some(text)
+        {
+            self.note_unshown(name, Sha256::digest(text).into());
+        }
+        self.show(name, shown, node.origin);
         Ok(Some(parsed))
     }
 
@@ -157,22 +191,32 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// What `read` makes of the file that a key names. Mistakes name the key and the file.
+    /// What `read` makes of the file that a key names; its content belongs to the configuration. Mistakes name the key and the file.
     pub fn file<T>(
         &self,
         name: &str,
         path: &Path,
         read: impl FnOnce(&Path) -> Result<files::Checked<T>, String>,
     ) -> Result<T, Reported> {
-        match read(path) {
-            Ok(files::Checked { content, warning }) => {
-                if let Some(warning) = warning {
-                    self.warn(name, format!("{}: {warning}", path.display()));
-                }
-                Ok(content)
-            }
-            Err(what) => Err(self.mistake(name, format!("{}: {what}", path.display()))),
+        let checked = self.checked(name, path, read);
+        self.report.file(path, checked.as_ref().ok().map(|checked| checked.print));
+        let files::Checked { content, print, .. } = checked?;
+        self.note_unshown(name, print);
+        Ok(content)
+    }
+
+    /// The same for a file of which only the name belongs to the configuration.
+    pub fn checked<T>(
+        &self,
+        name: &str,
+        path: &Path,
+        read: impl FnOnce(&Path) -> Result<files::Checked<T>, String>,
+    ) -> Result<files::Checked<T>, Reported> {
+        let checked = read(path).map_err(|what| self.mistake(name, format!("{}: {what}", path.display())))?;
+        if let Some(warning) = &checked.warning {
+            self.warn(name, format!("{}: {warning}", path.display()));
         }
+        Ok(checked)
     }
 
     /// The certificates of a PEM file that may be left out.
@@ -264,6 +308,10 @@ impl<'a> Section<'a> {
         if !self.has(name) {
             self.show(name, value.into(), Origin::Default);
         }
+    }
+
+    fn note_unshown(&self, name: &str, print: Print) {
+        self.report.unshown.borrow_mut().insert(self.path_of(name), print);
     }
 
     fn show(&self, name: &str, value: toml::Value, origin: Origin) {

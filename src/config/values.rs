@@ -77,10 +77,15 @@ pub fn path(value: &Value) -> Result<PathBuf, String> {
 
 /// `500ms`, `10s`, `2m`, `1h`, `90d`; more than nothing.
 pub fn duration(value: &Value) -> Result<Duration, String> {
+    let parsed = delay(value)?;
+    if parsed.is_zero() { Err("must be more than 0".into()) } else { Ok(parsed) }
+}
+
+/// The same, and `0s`.
+pub fn delay(value: &Value) -> Result<Duration, String> {
     let what = "must be a duration such as \"500ms\", \"10s\" or \"2m\"";
     let Value::Text(text) = value else { return Err(format!("{what}, not {}", value.described())) };
-    let parsed = parse_duration(text).ok_or(what)?;
-    if parsed.is_zero() { Err("must be more than 0".into()) } else { Ok(parsed) }
+    Ok(parse_duration(text).ok_or(what)?)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

@@ -38,7 +38,7 @@ pub struct Bearer {
 
 /// All clients that prove themselves by tokens.
 pub struct Bearers {
-    verifiers: Vec<(Verifier, Arc<Client>)>,
+    verifiers: Vec<(Arc<Verifier>, Arc<Client>)>,
     known: Mutex<Known>,
     checked: Arc<Counter>,
     clock: Clock,
@@ -54,8 +54,14 @@ struct Known {
 }
 
 impl Bearers {
-    pub fn new(verifiers: Vec<(Verifier, Arc<Client>)>, clock: Clock, tasks: Tasks) -> Self {
+    pub fn new(verifiers: Vec<(Arc<Verifier>, Arc<Client>)>, clock: Clock, tasks: Tasks) -> Self {
         Self { verifiers, known: Mutex::default(), checked: Arc::new(Counter::new(CHECKED)), clock, tasks }
+    }
+
+    /// What checks the tokens of that client, with the keys that it has fetched.
+    pub fn verifier(&self, client: &Arc<Client>) -> Option<Arc<Verifier>> {
+        let mut verifiers = self.verifiers.iter();
+        verifiers.find(|(_, own)| Arc::ptr_eq(own, client)).map(|(verifier, _)| Arc::clone(verifier))
     }
 
     pub fn are_expected(&self) -> bool {

@@ -24,7 +24,7 @@ use super::subject::Accounts;
 pub use super::subject::Caller;
 use super::{Peer, PeerAddress};
 use crate::clock::Clock;
-use crate::config::{self, ClientCredential, Identity};
+use crate::config::{self, Changes, ClientCredential, Identity};
 use crate::oauth::{BuildError, Verifier};
 use crate::tasks::Tasks;
 
@@ -57,15 +57,42 @@ pub struct Clients {
 
 impl Clients {
     pub fn new(clients: &[config::Client], clock: &Clock, tasks: Tasks) -> Result<Self, BuildError> {
+        Self::made(clients, None, clock, tasks)
+    }
+
+    /// Those of the next configuration. Who did not change stays the same, with what is known of passwords and keys of issuers.
+    pub fn next(
+        &self,
+        clients: &[config::Client],
+        changes: &Changes,
+        clock: &Clock,
+        tasks: Tasks,
+    ) -> Result<Self, BuildError> {
+        Self::made(clients, Some((self, changes)), clock, tasks)
+    }
+
+    fn made(
+        clients: &[config::Client],
+        before: Option<(&Self, &Changes)>,
+        clock: &Clock,
+        tasks: Tasks,
+    ) -> Result<Self, BuildError> {
+        let same = |name: &str, part: &str| {
+            let (before, changes) = before?;
+            let same = before.all.iter().find(|client| *client.name == *name);
+            same.filter(|_| !changes.touch(&format!("clients[{name}]{part}")))
+        };
         let hashes = clients.iter().filter_map(|client| match &client.credential {
             ClientCredential::PasswordHash(phc) => Some(phc.clone()),
             _ => None,
         });
-        let passwords = Arc::new(Passwords::new(hashes.collect(), tasks.clone()));
+        let hashes: Vec<_> = hashes.collect();
+        let passwords = before.map(|(before, _)| &before.passwords).filter(|known| known.are_of(&hashes)).cloned();
+        let passwords = passwords.unwrap_or_else(|| Arc::new(Passwords::new(hashes, tasks.clone())));
         let (mut by_key, mut by_name, mut by_uid) = (foldhash::HashMap::default(), HashMap::new(), HashMap::new());
         let (mut by_password, mut verifiers, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (at, config) in clients.iter().enumerate() {
-            let client = Arc::new(Client::new(config));
+            let client = same(&config.name, "").map_or_else(|| Arc::new(Client::new(config)), Arc::clone);
             all.push(Arc::clone(&client));
             match &config.credential {
                 ClientCredential::KeyDigest(digest) => {
@@ -77,7 +104,13 @@ impl Clients {
                 }
                 ClientCredential::Jwt(issuer) => {
                     let broken = |e: BuildError| BuildError { key: format!("clients[{at}].jwt.{}", e.key), why: e.why };
-                    verifiers.push((Verifier::new(issuer, clock.clone()).map_err(broken)?, client));
+                    let known = same(&config.name, ".jwt").zip(before);
+                    let known = known.and_then(|(client, (before, _))| before.bearers.verifier(client));
+                    let verifier = match known {
+                        Some(known) => known,
+                        None => Arc::new(Verifier::new(issuer, clock.clone()).map_err(broken)?),
+                    };
+                    verifiers.push((verifier, client));
                 }
                 ClientCredential::PeerUid(uid) => {
                     by_uid.insert(*uid, client);

@@ -56,7 +56,7 @@ use self::patience::Patience;
 use self::replay::Replay;
 pub use self::reply::ReplyBody;
 use self::request_id::RequestId;
-pub use self::shared::{Setup, Shared, SigninLinks, framing};
+pub use self::shared::{Before, Setup, Shared, SigninLinks, framing};
 use self::terms::Terms;
 pub use self::upstream::TemplateError;
 use self::upstream::{Template, Upstream};
@@ -89,10 +89,22 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy of one worker. To be called on the worker.
+    /// The proxy of one worker.
     pub fn new(shared: Arc<Shared>, ledger: Arc<Ledger>) -> Self {
         let upstreams = shared.templates.iter().map(|(template, _)| Arc::new(Upstream::new(Arc::clone(template))));
         Self { upstreams: upstreams.collect(), shared, ledger }
+    }
+
+    /// The same worker's by the next configuration, with the connections to upstreams that did not change.
+    #[must_use]
+    pub fn next(&self, shared: Arc<Shared>) -> Self {
+        let upstream = |template: &Arc<Template>| {
+            let mut own = self.upstreams.iter();
+            let known = own.find(|upstream| Arc::ptr_eq(&upstream.template, template));
+            known.map_or_else(|| Arc::new(Upstream::new(Arc::clone(template))), Arc::clone)
+        };
+        let upstreams = shared.templates.iter().map(|(template, _)| upstream(template)).collect();
+        Self { upstreams, shared, ledger: Arc::clone(&self.ledger) }
     }
 
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<ReplyBody> {

@@ -65,6 +65,11 @@ impl Passwords {
         }
     }
 
+    /// The same hashes in the same order: what is known of them stays true.
+    pub fn are_of(&self, hashes: &[String]) -> bool {
+        self.hashes == hashes
+    }
+
     /// Which hash `password` fits. Whoever hangs up doesn't make room for another before the work is done.
     pub async fn owner(self: &Arc<Self>, password: &str) -> Result<Option<usize>, Refusal> {
         if self.hashes.is_empty() || password.len() > LONGEST_PASSWORD {

@@ -1,4 +1,5 @@
-//! What all workers share, made once: the clients, the routes, the limits; and what holds for every request, whoever sends it.
+//! What all workers share, made once for a configuration: the clients, the routes, the limits; and what holds for every request, whoever
+//! sends it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::upstream::{Template, TemplateError};
 use super::{Peer, outbound};
 use crate::account::Alias;
 use crate::clock::Clock;
-use crate::config::{self, ServerLimits};
+use crate::config::{self, Changes, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
 use crate::vault::{UpstreamId, Vault};
@@ -61,18 +62,55 @@ pub struct Setup<'a> {
     pub links: Arc<dyn SigninLinks>,
     pub clock: Clock,
     pub metrics: Metrics,
+    /// A reload: what did not change stays as it is, with all that it has counted and connected.
+    pub before: Option<Before<'a>>,
+}
+
+/// What was in force, and what is different now.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    pub shared: &'a Shared,
+    pub changes: &'a Changes,
+}
+
+impl<'a> Before<'a> {
+    /// `part` of what was in force, unless the section or key `name` is different.
+    fn unchanged<T: Clone + 'a>(self, name: &str, part: impl FnOnce(&'a Shared) -> &'a T) -> Option<T> {
+        (!self.changes.touch(name)).then(|| part(self.shared).clone())
+    }
+
+    /// The place of the upstream, unless it is different.
+    fn place(self, upstream: &str) -> Option<usize> {
+        let place = self.shared.templates.iter().position(|(template, _)| *template.name == *upstream);
+        place.filter(|_| !self.changes.touch(&format!("upstreams.{upstream}")))
+    }
 }
 
 impl Shared {
+    /// Who may call, for the next configuration.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, clock, metrics } = setup;
-        let mut templates = Vec::new();
+        let Setup { server, upstreams, clients, hosts, vault, links, clock, metrics, before } = setup;
+        let (mut templates, mut known) = (Vec::new(), Vec::new());
         for config in upstreams.values() {
-            if let Some(id) = vault.upstream(&config.name) {
-                templates.push((Arc::new(Template::new(config, &clock, &metrics)?), id));
-            }
+            let Some(id) = vault.upstream(&config.name) else { continue };
+            let place = before.and_then(|before| before.place(&config.name));
+            let template = match (place, before) {
+                (Some(place), Some(before)) => Arc::clone(&before.shared.templates[place].0),
+                _ => Arc::new(Template::new(config, &clock, &metrics)?),
+            };
+            templates.push((template, id));
+            known.push(place);
         }
-        let gates = Gates::new(templates.iter().map(|(template, _)| &template.config), &clock, &metrics);
+        let with_places = templates.iter().map(|(template, _)| &template.config).zip(known);
+        let gates = Gates::new(with_places, before.map(|before| &before.shared.gates), &clock, &metrics);
+        let in_flight =
+            before.and_then(|before| before.unchanged("server.limits.requests", |shared| &shared.in_flight));
+        let budget = before
+            .and_then(|before| before.unchanged("server.limits.replay_total_bytes", |shared| &shared.caps.budget));
         let origin = |url: &Url| url.origin().ascii_serialization();
         let names: Vec<String> = upstreams.keys().cloned().collect();
         Ok(Self {
@@ -91,10 +129,10 @@ impl Shared {
             gates,
             vault,
             links,
-            in_flight: Arc::new(Counter::new(server.limits.requests)),
+            in_flight: in_flight.unwrap_or_else(|| Arc::new(Counter::new(server.limits.requests))),
             caps: Caps {
                 each: server.limits.replay_bytes,
-                budget: Arc::new(AtomicUsize::new(server.limits.replay_total_bytes)),
+                budget: budget.unwrap_or_else(|| Arc::new(AtomicUsize::new(server.limits.replay_total_bytes))),
                 longest: server.limits.body_bytes,
             },
             limits: server.limits.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 
@@ -19,9 +20,20 @@ use crate::proxy::PeerAddress;
 /// After an error that the next attempt would meet again, such as no free file descriptor.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// How many connections all workers of a listener may hold.
+/// A handshake that was under way is over by then.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// Who else listens on the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// None but our own workers.
+    Alone,
+    /// Perhaps another process.
+    WithOthers,
+}
+
+/// How many connections all workers of a listener hold.
 pub struct Permits {
-    limit: usize,
     open: AtomicUsize,
     /// The log has been told that the limit is reached.
     reported: AtomicBool,
@@ -31,6 +43,8 @@ pub struct Permits {
 /// The right to hold one connection.
 struct Permit {
     permits: Arc<Permits>,
+    /// How many there could be when it was given.
+    limit: usize,
     _counted: Ongoing,
 }
 
@@ -41,7 +55,7 @@ enum Acceptor {
 }
 
 /// Accepts until the drain begins, and then once more what had come before; connections are tasks of the same drain.
-pub async fn accept<S: Service>(listener: Listener, shared: Arc<Shared<S>>, permits: Arc<Permits>) {
+pub async fn accept<S: Service>(listener: Listener, shared: Arc<Shared<S>>, permits: Arc<Permits>, sharing: Sharing) {
     let drain = shared.drain.clone();
     let acceptor = match Acceptor::new(listener) {
         Ok(acceptor) => acceptor,
@@ -52,7 +66,7 @@ pub async fn accept<S: Service>(listener: Listener, shared: Arc<Shared<S>>, perm
     };
     let serve = |(socket, address)| {
         // Without a permit the socket is closed by being dropped.
-        if let Some(permit) = permits.take() {
+        if let Some(permit) = permits.take(shared.terms.load().connections) {
             let shared = shared.clone();
             drain.spawn(async move {
                 shared.serve(socket, address).await;
@@ -77,8 +91,28 @@ pub async fn accept<S: Service>(listener: Listener, shared: Arc<Shared<S>>, perm
             }
         }
     }
+    if sharing == Sharing::WithOthers && acceptor.sends_newcomers_away() {
+        let settled = sleep(SETTLED);
+        let mut settled = std::pin::pin!(settled);
+        loop {
+            tokio::select! {
+                () = &mut settled => break,
+                accepted = acceptor.accept() => accepted.map(&serve).unwrap_or_default(),
+            }
+        }
+    }
     acceptor.backlog().into_iter().for_each(serve);
 }
+
+/// Drops segments with SYN and without ACK, and passes all others, as a classic BPF program over the TCP header.
+const NO_NEWCOMERS: [SockFilter; 5] = [
+    // The byte of the flags; SYN and ACK of it; is it SYN alone?
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// Whether the connection failed, rather than the listener.
 fn is_the_clients(error: &io::Error) -> bool {
@@ -101,6 +135,22 @@ impl Acceptor {
                 Ok(tcp(stream, address))
             }
             Self::Unix(listener) => unix(listener.accept().await?.0),
+        }
+    }
+
+    /// The system gives connections that are asked for from now on to nobody, and whoever asks asks again within a second: by then this
+    /// listener is closed, and another process has its port. Connections that were asked for before still come. `false`: it can't be had.
+    fn sends_newcomers_away(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => match SockRef::from(listener).attach_filter(&NO_NEWCOMERS) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::debug!(%error, "connections may be lost to those that are asked for just now");
+                    false
+                }
+            },
+            // Its name is another process's already, if there is one.
+            Self::Unix(_) => false,
         }
     }
 
@@ -141,19 +191,19 @@ fn unix(stream: UnixStream) -> io::Result<(Socket, PeerAddress)> {
 }
 
 impl Permits {
-    pub fn new(limit: usize, metrics: Metrics) -> Self {
-        Self { limit, open: AtomicUsize::new(0), reported: AtomicBool::new(false), metrics }
+    pub fn new(metrics: Metrics) -> Self {
+        Self { open: AtomicUsize::new(0), reported: AtomicBool::new(false), metrics }
     }
 
-    fn take(self: &Arc<Self>) -> Option<Permit> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
+    fn take(self: &Arc<Self>, limit: usize) -> Option<Permit> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= limit {
             self.open.fetch_sub(1, Ordering::Relaxed);
             if !self.reported.swap(true, Ordering::Relaxed) {
-                tracing::warn!(limit = self.limit, "the limit of connections is reached, new ones are refused");
+                tracing::warn!(limit, "the limit of connections is reached, new ones are refused");
             }
             return None;
         }
-        Some(Permit { permits: self.clone(), _counted: self.metrics.connection(Side::Client) })
+        Some(Permit { permits: self.clone(), limit, _counted: self.metrics.connection(Side::Client) })
     }
 }
 
@@ -161,7 +211,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let open = self.permits.open.fetch_sub(1, Ordering::Relaxed) - 1;
         // Told again only after some room, so that a busy listener at its limit doesn't fill the log.
-        if open <= self.permits.limit / 2 {
+        if open <= self.limit / 2 {
             self.permits.reported.store(false, Ordering::Relaxed);
         }
     }

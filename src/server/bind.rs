@@ -1,4 +1,7 @@
 //! Binding the addresses of a listener: every worker gets sockets of its own, and errors name the key and the address.
+//!
+//! Two ways. Alone: an address that anybody else has is an error, another bearerd included. Shared: another bearerd of the same user
+//! may have it too, until one of the two ends; nothing is given to us before `listen`, so that a start that fails takes nothing away from it.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -7,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, net};
 
 use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::accept::Sharing;
 use crate::config::Listen;
 
 const BACKLOG: i32 = 1024;
@@ -30,6 +34,8 @@ pub struct Bound {
     /// For each worker its listeners.
     pub(super) workers: Vec<Vec<Listener>>,
     pub(super) files: Vec<SocketFile>,
+    pub(super) sharing: Sharing,
+    key: &'static str,
 }
 
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Where the name goes that others use, once we listen.
+    replaces: Option<PathBuf>,
     device: u64,
     inode: u64,
 }
@@ -49,16 +57,46 @@ pub struct SocketFile {
 impl Bound {
     /// Binds `addresses` once for each of `workers`. `key` is their place in the configuration.
     pub fn bind(key: &'static str, addresses: &[Listen], workers: usize) -> Result<Self, BindError> {
-        let mut bound =
-            Self { addresses: Vec::new(), workers: (0..workers).map(|_| Vec::new()).collect(), files: Vec::new() };
+        Self::with(Sharing::Alone, key, addresses, workers)
+    }
+
+    /// The same, where another bearerd may have the addresses too.
+    pub fn shared(key: &'static str, addresses: &[Listen], workers: usize) -> Result<Self, BindError> {
+        Self::with(Sharing::WithOthers, key, addresses, workers)
+    }
+
+    fn with(sharing: Sharing, key: &'static str, addresses: &[Listen], workers: usize) -> Result<Self, BindError> {
+        let workers = (0..workers).map(|_| Vec::new()).collect();
+        let mut bound = Self { addresses: Vec::new(), workers, files: Vec::new(), sharing, key };
         for address in addresses {
-            bound.add(address).map_err(|error| BindError {
-                key,
-                address: Shown(address).to_string(),
-                why: why(&error),
-            })?;
+            bound.add(address).map_err(|error| bound.failed(address, &error))?;
         }
         Ok(bound)
+    }
+
+    fn failed(&self, address: &Listen, error: &io::Error) -> BindError {
+        BindError { key: self.key, address: Shown(address).to_string(), why: why(error, self.sharing) }
+    }
+
+    /// From now on clients come to us, though nobody has to take them yet.
+    pub(super) fn listen(&mut self) -> Result<(), BindError> {
+        if self.sharing == Sharing::Alone {
+            return Ok(());
+        }
+        for (at, address) in self.addresses.iter().enumerate() {
+            for listeners in &self.workers {
+                let Listener::Tcp(listener) = &listeners[at] else { continue };
+                SockRef::from(listener).listen(BACKLOG).map_err(|error| self.failed(address, &error))?;
+            }
+        }
+        for file in &mut self.files {
+            file.replace().map_err(|error| BindError {
+                key: self.key,
+                address: format!("unix:{}", file.path.display()),
+                why: why(&error, self.sharing),
+            })?;
+        }
+        Ok(())
     }
 
     pub fn addresses(&self) -> &[Listen] {
@@ -68,18 +106,26 @@ impl Bound {
     fn add(&mut self, address: &Listen) -> io::Result<()> {
         match address {
             Listen::Tcp(address) => {
-                // Sockets that share a port would also share it with a second bearerd, silently. One that doesn't share
-                // finds out whether the port is free, and which one it is where any will do.
-                let actual = bind_tcp(*address, false)?.local_addr()?.as_socket().unwrap_or(*address);
+                let any = address.port() == 0;
+                let actual = if any || self.sharing == Sharing::Alone {
+                    // Sockets that share a port would also share it with a second bearerd, silently. One that doesn't share
+                    // finds out whether the port is free, and which one it is where any will do.
+                    bind_tcp(*address, false)?.local_addr()?.as_socket().unwrap_or(*address)
+                } else {
+                    *address
+                };
                 for listeners in &mut self.workers {
                     let socket = bind_tcp(actual, true)?;
-                    socket.listen(BACKLOG)?;
+                    if self.sharing == Sharing::Alone {
+                        // At once: as long as nobody listens, two processes may bind the same port.
+                        socket.listen(BACKLOG)?;
+                    }
                     listeners.push(Listener::Tcp(socket.into()));
                 }
                 self.addresses.push(Listen::Tcp(actual));
             }
             Listen::Unix(path) => {
-                let (listener, file) = bind_unix(path)?;
+                let (listener, file) = bind_unix(path, self.sharing)?;
                 self.files.push(file);
                 for listeners in &mut self.workers {
                     listeners.push(Listener::Unix(listener.try_clone()?));
@@ -100,9 +146,10 @@ fn bind_tcp(address: net::SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path, sharing: Sharing) -> io::Result<(UnixListener, SocketFile)> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => match UnixStream::connect(path) {
+            Ok(_) if sharing == Sharing::WithOthers => return bind_unix_beside(path),
             Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
             Err(error) => return Err(error),
@@ -111,17 +158,41 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    listen_unix(path)
+}
+
+/// Beside a name that another server answers under: a name of our own, until ours replaces it.
+fn bind_unix_beside(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let mut own = path.as_os_str().to_owned();
+    own.push(format!(".{}", std::process::id()));
+    let (listener, mut file) = listen_unix(Path::new(&own))?;
+    file.replaces = Some(path.to_owned());
+    Ok((listener, file))
+}
+
+fn listen_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Before the name exists, so that there is no moment at which everyone may connect; afterwards, because the umask counted.
     let mode = Mode::from_raw_mode(0o660);
     fchmod(&socket, mode)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let inode = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: inode.dev(), inode: inode.ino() };
+    let file = SocketFile { path: path.to_owned(), replaces: None, device: inode.dev(), inode: inode.ino() };
     fs::set_permissions(path, fs::Permissions::from_mode(mode.as_raw_mode()))?;
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
+}
+
+impl SocketFile {
+    /// Takes the name that another server answers under. Who has connected to that one stays there.
+    fn replace(&mut self) -> io::Result<()> {
+        if let Some(path) = self.replaces.take() {
+            fs::rename(&self.path, &path)?;
+            self.path = path;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for SocketFile {
@@ -147,8 +218,11 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// What the system said, and what it comes from most often.
-fn why(error: &io::Error) -> String {
+fn why(error: &io::Error, sharing: Sharing) -> String {
     let hint = match error.kind() {
+        io::ErrorKind::AddrInUse if sharing == Sharing::WithOthers => {
+            "; a program has it that does not share it, or another user's"
+        }
         io::ErrorKind::AddrInUse => "; another program, perhaps a second bearerd, has it",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
         io::ErrorKind::PermissionDenied => {
@@ -179,6 +253,49 @@ mod tests {
             assert!(error.starts_with(&prefix), "{error}");
             assert!(error.ends_with("; another program, perhaps a second bearerd, has it"), "{error}");
         }
+    }
+
+    fn shared(address: &Listen) -> Result<Bound, BindError> {
+        Bound::shared("server.listen", std::slice::from_ref(address), 2)
+    }
+
+    #[test]
+    fn who_shares_a_port_takes_nothing_before_it_listens_and_others_are_told() {
+        let any = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let first = bind(&any).unwrap();
+        let [Listen::Tcp(address)] = *first.addresses() else { panic!() };
+        let here = Listen::Tcp(address);
+        let second = shared(&here).unwrap();
+        assert_eq!(second.addresses(), std::slice::from_ref(&here));
+        drop(first);
+        assert_eq!(net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut second = second;
+        second.listen().unwrap();
+        let _connected = net::TcpStream::connect(address).unwrap();
+        assert!(bind(&here).is_err(), "one that wants it alone");
+        drop(second);
+
+        let foreign = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = shared(&Listen::Tcp(foreign.local_addr().unwrap())).unwrap_err().to_string();
+        assert!(error.ends_with("; a program has it that does not share it, or another user's"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_file_goes_over_to_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("graph.sock");
+        let address = Listen::Unix(path.clone());
+        let first = shared(&address).unwrap();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        let of_the_first = inode(&path);
+        let mut second = shared(&address).unwrap();
+        assert_eq!(inode(&path), of_the_first, "nothing is taken before it listens");
+        second.listen().unwrap();
+        assert_ne!(inode(&path), of_the_first);
+        drop(first);
+        assert!(path.exists(), "it is the second one's now");
+        drop(second);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

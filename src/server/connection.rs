@@ -3,6 +3,7 @@
 //! Invariants: nothing waits for a client without a time limit; a panic ends one request, not the connection's worker.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use arc_swap::ArcSwap;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -25,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 use super::drain::Drain;
 use super::http1::{self as parking, Ended, Patience};
 use super::socket::{BreaksOff, Socket};
-use super::{Service, Settings, tls};
+use super::{Service, Settings, TlsError, tls};
 use crate::proxy::{Peer, PeerAddress};
 use crate::tasks::spawn_here;
 
@@ -41,7 +44,17 @@ const MAX_TARGET: usize = 64 * 1024;
 pub struct Shared<S> {
     pub service: S,
     pub drain: Arc<Drain>,
-    pub tls: Option<TlsAcceptor>,
+    pub terms: CurrentTerms,
+}
+
+/// How the connections of a listener are treated from now on. One keeps the terms that it began with.
+pub type CurrentTerms = Arc<ArcSwap<Terms>>;
+
+/// How connections are treated: `Settings`, ready for use.
+pub struct Terms {
+    /// How many there may be.
+    pub connections: usize,
+    tls: Option<TlsAcceptor>,
     patience: Patience,
     http1: http1::Builder,
     http2: http2::Builder<Here>,
@@ -79,8 +92,15 @@ struct Session<S> {
     breaks_off: BreaksOff,
 }
 
-impl<S: Service> Shared<S> {
-    pub fn new(service: S, drain: Arc<Drain>, tls: Option<TlsAcceptor>, settings: &Settings) -> Self {
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+impl Terms {
+    pub fn new(settings: &Settings) -> Result<Self, TlsError> {
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(settings.header_bytes.max(MAX_TARGET) + HEAD_ROOM);
         // `max_headers` stays at its default of 100: to set it moves hyper's table from the stack to the heap.
@@ -94,20 +114,33 @@ impl<S: Service> Shared<S> {
             .initial_stream_window_size(64 * 1024)
             .initial_connection_window_size(1024 * 1024);
         let patience = Patience { header_timeout: settings.header_timeout, park_after: settings.park_after };
-        Self { service, drain, tls, patience, http1, http2 }
+        Ok(Self { connections: settings.connections, tls, patience, http1, http2 })
+    }
+
+    /// With the TLS of others, whose sessions can be resumed here.
+    #[must_use]
+    pub fn with_tls_of(self, others: &Self) -> Self {
+        Self { tls: others.tls.clone(), ..self }
+    }
+}
+
+impl<S: Service> Shared<S> {
+    pub fn new(service: S, drain: Arc<Drain>, terms: CurrentTerms) -> Self {
+        Self { service, drain, terms }
     }
 
     /// Serves `socket` to its end.
     ///
     /// Each step is boxed, so that a connection takes the memory of the step that it is in and not that of the largest.
     pub async fn serve(self: Arc<Self>, socket: Socket, address: PeerAddress) {
+        let terms = self.terms.load_full();
         let peer = Peer { address, secure: false, names: Vec::new() };
-        let ended = if let Some(acceptor) = &self.tls {
-            Box::pin(self.clone().tls(acceptor, socket, peer)).await
+        let ended = if let Some(acceptor) = &terms.tls {
+            Box::pin(self.clone().tls(&terms, acceptor, socket, peer)).await
         } else {
-            match Box::pin(self.unless_draining(self.patience.header_timeout, socket.speaks_http2())).await {
-                Some(Ok(true)) => Box::pin(self.http2(Box::new(socket), peer)).await,
-                Some(Ok(false)) => Box::pin(self.http1(Box::new(socket), peer)).await,
+            match Box::pin(self.unless_draining(terms.patience.header_timeout, socket.speaks_http2())).await {
+                Some(Ok(true)) => Box::pin(self.http2(&terms, Box::new(socket), peer)).await,
+                Some(Ok(false)) => Box::pin(self.http1(&terms, Box::new(socket), peer)).await,
                 Some(Err(_)) | None => return,
             }
         };
@@ -117,7 +150,13 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    async fn tls(self: Arc<Self>, acceptor: &TlsAcceptor, socket: Socket, mut peer: Peer) -> hyper::Result<()> {
+    async fn tls(
+        self: Arc<Self>,
+        terms: &Terms,
+        acceptor: &TlsAcceptor,
+        socket: Socket,
+        mut peer: Peer,
+    ) -> hyper::Result<()> {
         // A client of another protocol, plain HTTP too, ends here with a TLS alert.
         let handshake = Box::pin(self.unless_draining(HANDSHAKE_TIMEOUT, acceptor.accept(socket))).await;
         let stream = match handshake {
@@ -132,39 +171,39 @@ impl<S: Service> Shared<S> {
         peer.secure = true;
         peer.names = session.peer_certificates().and_then(<[_]>::first).map(tls::names).unwrap_or_default();
         if session.alpn_protocol() == Some(b"h2") {
-            Box::pin(self.http2(stream, peer)).await
+            Box::pin(self.http2(terms, stream, peer)).await
         } else {
-            Box::pin(self.http1(stream, peer)).await
+            Box::pin(self.http1(terms, stream, peer)).await
         }
     }
 
-    async fn http1(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
+    async fn http1(self: Arc<Self>, terms: &Terms, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
         let late = self.drain.has_begun();
         let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
         if late {
             // Its first request may be on the way, and is its last. A graceful shutdown would not wait for it.
             let requests = requests(session.clone());
-            let connection = self.http1.clone().keep_alive(false).serve_connection(TokioIo::new(stream), requests);
+            let connection = terms.http1.clone().keep_alive(false).serve_connection(TokioIo::new(stream), requests);
             tokio::select! {
                 ended = Box::pin(connection) => ended,
                 () = session.unused(LATE) => Ok(()),
             }
         } else {
             let requests = || requests(session.clone());
-            match parking::serve(&self.http1, self.patience, &self.drain, stream, requests).await {
+            match parking::serve(&terms.http1, terms.patience, &self.drain, stream, requests).await {
                 Ended::Overdue => Ok(()),
                 Ended::Done(done) => done,
             }
         }
     }
 
-    async fn http2(self: Arc<Self>, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
+    async fn http2(self: Arc<Self>, terms: &Terms, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
         let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
-        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
+        let connection = pin!(terms.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
         tokio::select! {
             ended = self.drain.watch(connection, http2::Connection::graceful_shutdown) => ended,
             // hyper waits for HTTP/2's preface for ever, and its pings start after it.
-            () = session.unused(self.patience.header_timeout) => Ok(()),
+            () = session.unused(terms.patience.header_timeout) => Ok(()),
         }
     }
 
@@ -214,6 +253,9 @@ impl<S: Service> Session<S> {
         let ends_with_it = version <= Version::HTTP_10 && !delimited;
         self.breaks_off.set(ends_with_it);
         *response.version_mut() = if ends_with_it { Version::HTTP_10 } else { Version::HTTP_11 };
+        if self.shared.drain.is_leaving() && version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 

@@ -1,4 +1,6 @@
-//! The end of a listener: a flag that its tasks look at, and a count of those that still run.
+//! The end of a listener: flags that its tasks look at, and a count of those that still run.
+//!
+//! First it leaves: everything is served as before, and answers ask their clients to come back over another connection. Then it drains.
 //!
 //! A connection is polled for every packet, so looking must cost one load: the waker is left with `Notify` once, not at each poll.
 
@@ -14,14 +16,26 @@ use crate::tasks::spawn_here;
 
 #[derive(Debug, Default)]
 pub struct Drain {
+    leaving: AtomicBool,
     begun: AtomicBool,
     notify: Notify,
     tracker: TaskTracker,
 }
 
 impl Drain {
+    /// A drain will begin soon.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever comes should not come back.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Tells every task to come to an end.
     pub fn begin(&self) {
+        self.leave();
         self.begun.store(true, Ordering::Release);
         self.notify.notify_waiters();
     }

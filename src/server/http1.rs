@@ -14,6 +14,9 @@
 //! - TLS is parked whole. hyper's last read found no plaintext in it; a part of a record stays in it.
 //! - Parked, the task waits for the socket to be readable: bytes that came at any moment after that last read make it so.
 //!
+//! In a drain a connection ends with the answer under way, which says so (`Connection: close`). One that waits for a request gets a last
+//! moment: the request that is on its way may come, and its answer says the same.
+//!
 //! Why it costs nothing under load: no request arms a timer. A connection is looked at twice a second, and it is parked if two looks in a
 //! row find it in the same wait. The same looks end what takes longer than `header_timeout`, at most one look late; that time
 //! counts on through a parking.
@@ -35,6 +38,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connection::Stream;
 use super::drain::Drain;
 use super::signs::{HeadTimer, Io, Signs};
+
+/// What was sent before the drain could be known has come by then.
+const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// How long a client may be silent.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +109,8 @@ struct Watch<'a> {
     /// The wait that the last look found, and when it found it first.
     wait: u32,
     since: Instant,
+    /// In a drain: the wait that is the last, and how long it may take.
+    last_call: Option<(u32, Pin<Box<Sleep>>)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -116,7 +124,7 @@ impl<'a> Watch<'a> {
     fn new(patience: Patience, drain: &'a Drain) -> Self {
         let looks = Box::pin(sleep(patience.between_looks()));
         let since = looks.deadline() - patience.between_looks();
-        Self { patience, drain, signs: Arc::default(), looks, armed: false, wait: 1, since }
+        Self { patience, drain, signs: Arc::default(), looks, armed: false, wait: 1, since, last_call: None }
     }
 
     /// Drives `connection` until it ends, or is idle and gone.
@@ -128,12 +136,16 @@ impl<'a> Watch<'a> {
         let mut ending = false;
         let ended = std::future::poll_fn(|context| {
             loop {
-                if !ending && self.drain.has_begun() {
-                    ending = true;
-                    Pin::new(&mut *connection).graceful_shutdown();
-                }
                 if let Poll::Ready(done) = Pin::new(&mut *connection).poll(context) {
                     return Poll::Ready(Ended::Done(done));
+                }
+                if !ending
+                    && let Some(wait) = self.signs.wait()
+                    && self.is_over(context, wait)
+                {
+                    ending = true;
+                    Pin::new(&mut *connection).graceful_shutdown();
+                    continue;
                 }
                 match self.look(context, !ending) {
                     Seen::Busy => return Poll::Pending,
@@ -160,7 +172,7 @@ impl<'a> Watch<'a> {
     async fn while_parked<T: Stream>(&mut self, io: &Io<T>) -> Result<(), Overdue> {
         self.looks.set(sleep_until(self.overdue()));
         std::future::poll_fn(|context| {
-            if self.drain.has_begun() || io.poll_readable(context).is_ready() {
+            if io.poll_readable(context).is_ready() || self.is_over(context, self.wait) {
                 return Poll::Ready(Ok(()));
             }
             self.looks.as_mut().poll(context).map(|()| Err(Overdue))
@@ -169,7 +181,24 @@ impl<'a> Watch<'a> {
         self.look_at(sleep(self.patience.between_looks()).deadline());
         // The new connection goes on with the same wait.
         self.wait = self.signs.next_wait();
+        if let Some((wait, _)) = &mut self.last_call {
+            *wait = self.wait;
+        }
         Ok(())
+    }
+
+    /// The drain has begun, and nothing has come in this wait since.
+    fn is_over(&mut self, context: &mut Context<'_>, wait: u32) -> bool {
+        if !self.drain.has_begun() {
+            return false;
+        }
+        match &mut self.last_call {
+            Some((last, time)) if *last == wait => time.as_mut().poll(context).is_ready(),
+            last_call => {
+                let (_, time) = last_call.insert((wait, Box::pin(sleep(LAST_CALL))));
+                time.as_mut().poll(context).is_ready()
+            }
+        }
     }
 
     /// To be called when hyper can do no more for now. Until it is time for a look this reads a flag.

@@ -4,13 +4,18 @@
 //! (`SO_REUSEPORT`) and a service of its own, so that no request crosses a thread. A connection stays where it was accepted.
 //! Other listeners run on the runtime of slow work.
 //!
-//! A drain: nothing more is accepted, idle connections close, requests under way finish, and what is left at the limit is cut off.
+//! A drain: nothing more is accepted, idle connections close, requests under way finish, and what is left at the limit is cut off. Whoever
+//! leaves before has let clients go already, one answer after the other.
+//!
+//! What is served and how connections are treated can be replaced at any time: a request keeps the service that it began with, a
+//! connection its terms.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -18,10 +23,12 @@ use hyper::body::Incoming;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use self::accept::{Permits, accept};
+use self::accept::{Permits, Sharing, accept};
 pub use self::bind::{BindError, Bound};
 use self::bind::{Listener, SocketFile};
 use self::connection::Shared;
+pub use self::connection::{CurrentTerms, Terms};
+pub use self::current::Current;
 use self::drain::Drain;
 pub use self::tls::TlsError;
 use crate::config::{self, Listen};
@@ -32,6 +39,7 @@ use crate::tasks::Tasks;
 mod accept;
 mod bind;
 mod connection;
+mod current;
 mod drain;
 mod http1;
 mod signs;
@@ -72,6 +80,8 @@ pub struct Settings {
 pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
     #[error("a worker can't be started")]
     Worker(#[from] io::Error),
 }
@@ -81,11 +91,20 @@ pub enum StartError {
 #[must_use = "dropping it stops the listener"]
 pub struct Running {
     addresses: Vec<Listen>,
-    /// Sent once: begin to drain, for at most this long.
-    stop: watch::Sender<Option<Duration>>,
+    phase: watch::Sender<Phase>,
+    terms: CurrentTerms,
     /// From each worker: how many connections it cut off.
     workers: Vec<oneshot::Receiver<usize>>,
     _files: Vec<SocketFile>,
+}
+
+/// What a listener does. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serves,
+    Leaves,
+    /// For at most so long.
+    Drains(Duration),
 }
 
 /// How a drain ended.
@@ -100,7 +119,8 @@ struct Worker<S> {
     listeners: Vec<Listener>,
     shared: Arc<Shared<S>>,
     permits: Arc<Permits>,
-    stop: watch::Receiver<Option<Duration>>,
+    sharing: Sharing,
+    phase: watch::Receiver<Phase>,
 }
 
 impl From<&config::Server> for Settings {
@@ -132,33 +152,35 @@ impl Bound {
     /// Serves on threads of its own, one for each worker that was bound. `make` is called on each of them, inside its runtime,
     /// with the worker's number; `rests` likewise, whenever the worker has nothing more to do for now, and at its end.
     pub fn start<S: Service>(
-        self,
+        mut self,
         settings: &Settings,
         metrics: &Metrics,
         make: impl Fn(usize) -> S + Send + Sync + 'static,
         rests: impl Fn(usize) + Send + Sync + 'static,
     ) -> Result<Running, StartError> {
-        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
-        let permits = Arc::new(Permits::new(settings.connections, metrics.clone()));
-        let (stop, stopping) = watch::channel(None);
+        let terms = CurrentTerms::new(ArcSwap::from_pointee(Terms::new(settings)?));
+        self.listen()?;
+        let permits = Arc::new(Permits::new(metrics.clone()));
+        let (phase, phases) = watch::channel(Phase::Serves);
         let (make, rests) = (Arc::new(make), Arc::new(rests));
-        let mut running = Running { addresses: self.addresses, stop, workers: Vec::new(), _files: self.files };
+        let sharing = self.sharing;
+        let mut running = Running { addresses: self.addresses, phase, terms, workers: Vec::new(), _files: self.files };
         for (number, listeners) in self.workers.into_iter().enumerate() {
             let (rests, ends) = (rests.clone(), AtEnd(rests.clone(), number));
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().on_thread_park(move || rests(number)).build()?;
-            let (settings, tls, permits) = (settings.clone(), tls.clone(), permits.clone());
-            let (make, stop) = (make.clone(), stopping.clone());
+            let (terms, permits) = (running.terms.clone(), permits.clone());
+            let (make, phase) = (make.clone(), phases.clone());
             let (ended, wait) = oneshot::channel();
             let worker = move || {
                 // Dropped after the runtime, also in a panic.
                 let (ends, runtime) = (ends, runtime);
                 let cut_off = runtime.block_on(async move {
-                    let shared = Shared::new(make(number), Arc::default(), tls, &settings);
+                    let shared = Shared::new(make(number), Arc::default(), terms);
                     if number == 0 {
                         shared.drain.spawn(give_back(shared.drain.clone()));
                     }
-                    Worker { listeners, shared: Arc::new(shared), permits, stop }.run().await
+                    Worker { listeners, shared: Arc::new(shared), permits, sharing, phase }.run().await
                 });
                 // Only now are the connections that were cut off really gone.
                 drop(runtime);
@@ -174,24 +196,25 @@ impl Bound {
 
     /// Serves on the runtime of slow work.
     pub fn start_on<S: Service>(
-        self,
+        mut self,
         tasks: &Tasks,
         settings: &Settings,
         metrics: &Metrics,
         service: S,
     ) -> Result<Running, StartError> {
-        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
-        let permits = Arc::new(Permits::new(settings.connections, metrics.clone()));
-        let (stop, stopping) = watch::channel(None);
+        let terms = CurrentTerms::new(ArcSwap::from_pointee(Terms::new(settings)?));
+        self.listen()?;
+        let permits = Arc::new(Permits::new(metrics.clone()));
+        let (phase, phases) = watch::channel(Phase::Serves);
         let (ended, wait) = oneshot::channel();
-        let shared = Arc::new(Shared::new(service, Arc::default(), tls, settings));
+        let shared = Arc::new(Shared::new(service, Arc::default(), terms.clone()));
         let listeners = self.workers.into_iter().flatten().collect();
-        let worker = Worker { listeners, shared, permits, stop: stopping };
+        let worker = Worker { listeners, shared, permits, sharing: self.sharing, phase: phases };
         tasks.spawn_forever(async move {
             // Nobody may be waiting.
             let _ = ended.send(worker.run().await);
         });
-        Ok(Running { addresses: self.addresses, stop, workers: vec![wait], _files: self.files })
+        Ok(Running { addresses: self.addresses, phase, terms, workers: vec![wait], _files: self.files })
     }
 }
 
@@ -205,16 +228,20 @@ impl<F: Fn(usize)> Drop for AtEnd<F> {
 }
 
 impl<S: Service> Worker<S> {
-    /// Serves until `stop`, then drains. How many connections had to be cut off?
+    /// Serves until it is to drain. How many connections had to be cut off?
     async fn run(mut self) -> usize {
         let drain = self.shared.drain.clone();
         for listener in self.listeners {
-            drain.spawn(accept(listener, self.shared.clone(), self.permits.clone()));
+            drain.spawn(accept(listener, self.shared.clone(), self.permits.clone(), self.sharing));
         }
         // A sender that is gone has been dropped without a drain.
-        let stop = self.stop.wait_for(Option::is_some).await.map_or(None, |limit| *limit);
+        if self.phase.wait_for(|phase| *phase >= Phase::Leaves).await.is_ok() {
+            drain.leave();
+        }
+        let drains = self.phase.wait_for(|phase| matches!(phase, Phase::Drains(_))).await;
+        let limit = drains.map_or(None, |phase| if let Phase::Drains(limit) = *phase { Some(limit) } else { None });
         drain.begin();
-        drain.ended(stop.unwrap_or_default()).await
+        drain.ended(limit.unwrap_or_default()).await
     }
 }
 
@@ -237,9 +264,25 @@ impl Running {
         &self.addresses
     }
 
+    /// How connections are treated that come from now on, to be replaced.
+    pub fn terms(&self) -> CurrentTerms {
+        Arc::clone(&self.terms)
+    }
+
+    /// A drain will follow: answers ask their clients to come back over another connection, which will find somebody else.
+    pub fn leave(&self) {
+        self.phase.send_if_modified(|phase| {
+            let serves = *phase == Phase::Serves;
+            if serves {
+                *phase = Phase::Leaves;
+            }
+            serves
+        });
+    }
+
     /// Ends the listener; requests that are under way have `limit`.
     pub async fn drain(mut self, limit: Duration) -> Drained {
-        self.stop.send_replace(Some(limit));
+        self.phase.send_replace(Phase::Drains(limit));
         let mut cut_off = 0;
         for worker in self.workers.drain(..) {
             // A worker that died has no connections.

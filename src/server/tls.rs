@@ -20,19 +20,19 @@ use crate::config;
 /// Why the TLS settings of a listener can't be used; each names its file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("tls.cert_file: {file} holds no usable certificate chain")]
+    #[error("server.tls.cert_file: {file} holds no usable certificate chain")]
     Certificate { file: String, source: pem::Error },
-    #[error("tls.key_file: {file} holds no usable private key")]
+    #[error("server.tls.key_file: {file} holds no usable private key")]
     Key { file: String, source: pem::Error },
-    #[error("tls.client_ca_file holds no usable certificates")]
+    #[error("server.tls.client_ca_file: holds no usable certificates")]
     ClientCa(#[source] pem::Error),
-    #[error("tls.client_ca_file: a certificate is no trust anchor")]
+    #[error("server.tls.client_ca_file: a certificate is no trust anchor")]
     TrustAnchor(#[source] rustls::Error),
-    #[error("tls.client_ca_file: can't be used to verify clients")]
+    #[error("server.tls.client_ca_file: can't be used to verify clients")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
-    #[error("tls.cert_file and tls.key_file don't go together")]
+    #[error("server.tls.key_file: is not the key of this certificate")]
     Mismatch(#[source] rustls::Error),
-    #[error("TLS can't be set up")]
+    #[error("server.tls: TLS can't be set up")]
     Provider(#[source] rustls::Error),
 }
 

@@ -26,22 +26,32 @@ struct Due {
 }
 
 impl Vault {
-    /// Starts what is done ahead of need for as long as the process lives. A provider that is slow or ill holds up its own part only.
+    /// Starts what is done ahead of need for as long as the configuration is in force. A provider that is slow or ill holds up its own
+    /// part only.
     pub(super) fn start_upkeep(&self) {
-        for id in self.0.providers.keys() {
-            let (vault, id) = (self.clone(), id.clone());
-            self.0.tasks.spawn_forever(async move {
-                let Some(entry) = vault.0.providers.get(&id) else { return };
+        for (id, entry) in &self.0.providers {
+            // The gate may be that of the configuration before.
+            entry.gate.limit(entry.token_requests);
+            let (vault, id, entry) = (Arc::clone(&self.0), id.clone(), Arc::clone(entry));
+            self.until_retired(async move {
                 let mut beat = tokio::time::interval(EVERY);
                 beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     beat.tick().await;
-                    vault.0.refresh_due(&id, entry).await;
+                    vault.refresh_due(&id, &entry).await;
                 }
             });
         }
         let vault = self.clone();
-        self.0.tasks.spawn_forever(async move { vault.keep_alive_for_ever().await });
+        self.until_retired(async move { vault.keep_alive_for_ever().await });
+    }
+
+    /// What `work` has begun goes on: it is detached.
+    fn until_retired(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let retired = self.0.retired.clone();
+        self.0.tasks.spawn_forever(async move {
+            retired.run_until_cancelled(work).await;
+        });
     }
 
     /// Renews every token that ages and was used since it came, and returns when that has ended: what the beat does every few
@@ -56,7 +66,7 @@ impl Vault {
 impl Inner {
     /// Whether one more flight for this upstream would get somewhere soon. Otherwise the beat takes it up later.
     pub(super) fn has_room_ahead(&self, upstream: UpstreamId) -> bool {
-        let entry = self.upstreams.get(upstream.0).and_then(|upstream| self.providers.get(&upstream.provider));
+        let entry = self.upstreams.get(upstream.at).and_then(|upstream| self.providers.get(&upstream.provider));
         entry.is_some_and(|entry| entry.gate.has_room_ahead())
     }
 
@@ -85,13 +95,13 @@ impl Inner {
     }
 
     fn due(&self, provider: &str, now: Moment) -> Vec<Due> {
-        let of_provider = |at: &usize| self.upstreams[*at].provider == provider;
-        let upstreams: Vec<usize> = (0..self.upstreams.len()).filter(of_provider).collect();
+        let of_provider = self.ids().filter(|(_, upstream)| upstream.provider == provider);
+        let upstreams: Vec<UpstreamId> = of_provider.map(|(id, _)| id).collect();
         let mut due = Vec::new();
-        for slot in &self.slots {
-            for at in &upstreams {
-                if let Some(lease) = slot.lease(*at).filter(|lease| lease.is_due(now)) {
-                    due.push(Due { subject: Subject::User(slot.key().clone()), upstream: UpstreamId(*at), lease });
+        for slot in &self.memory.slots {
+            for upstream in &upstreams {
+                if let Some(lease) = slot.lease(upstream.place).filter(|lease| lease.is_due(now)) {
+                    due.push(Due { subject: Subject::User(slot.key().clone()), upstream: *upstream, lease });
                 }
             }
         }

@@ -31,7 +31,7 @@ impl Vault {
     /// `Err`: the store can't tell.
     pub async fn foresee(&self, alias: &Alias, upstream: UpstreamId) -> Result<Foreseen, LeaseError> {
         let inner = &self.0;
-        let provider = &inner.upstreams[upstream.0].provider;
+        let provider = &inner.upstreams[upstream.at].provider;
         let found = inner.store.find(alias.as_str()).await?;
         let Some(grant) = found.filter(|grant| grant.key.provider == *provider) else {
             return Ok(Foreseen { grant: None, token: None, outcome: Err(LeaseError::NoAccount) });
@@ -47,8 +47,8 @@ impl Vault {
 
 impl Inner {
     fn stored_token(&self, grant: &Grant, upstream: UpstreamId) -> Option<(Freshness, Timestamp)> {
-        let lease = self.leases(Some(grant)).into_iter().nth(upstream.0)??;
-        let scope_set = &self.upstreams[upstream.0].scope_set;
+        let lease = self.leases(Some(grant)).into_iter().nth(upstream.place)??;
+        let scope_set = &self.upstreams[upstream.at].scope_set;
         let token = grant.access.iter().find(|token| token.scope_set == *scope_set)?;
         Some((lease.freshness(self.clock.moment()), token.expires))
     }
@@ -56,7 +56,7 @@ impl Inner {
     async fn could_refresh(&self, grant: &Grant, upstream: UpstreamId) -> Result<Next, LeaseError> {
         may_be_refreshed(&grant.status)?;
         let entry = self.provider(&grant.key.provider)?;
-        if let Some(reason) = grant.parked_for(&self.upstreams[upstream.0].scope_set, None) {
+        if let Some(reason) = grant.parked_for(&self.upstreams[upstream.at].scope_set, None) {
             return Err(LeaseError::SigninRequired(reason.clone()));
         }
         let (decision, status) = self.store.would_claim(&grant.key, grant.epoch, grant.version, entry.rotation).await?;

@@ -88,6 +88,12 @@ impl Gate {
         }))
     }
 
+    /// Other limits from now on, for those who wait too.
+    pub(super) fn limit(&self, limits: TokenRequests) {
+        self.state().budget.limit(limits);
+        self.0.changed.notify_waiters();
+    }
+
     /// To be asked before a refresh token is claimed: a claim runs against the time. A request waits for its turn a few seconds
     /// at most, work ahead of time as long as it takes.
     pub(super) async fn admit(&self, urgency: Urgency) -> Result<Pass, LeaseError> {

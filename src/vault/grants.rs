@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slot::Want;
-use super::{Inner, LeaseError, PutError, Subject, UpstreamId, Vault, access_token};
+use super::{Inner, LeaseError, PutError, Subject, Vault, access_token};
 use crate::account::{AccountKey, Alias};
 use crate::oauth::SignedIn;
 use crate::secret::Secret;
@@ -118,12 +118,11 @@ impl Vault {
             return Err(LeaseError::Misconfigured(format!("no upstream uses the provider {provider}")));
         }
         let subject = Subject::User(alias.clone());
-        for (at, upstream) in self.0.upstreams.iter().enumerate().filter(|(_, upstream)| upstream.provider == *provider)
-        {
+        for (id, upstream) in self.0.ids().filter(|(_, upstream)| upstream.provider == *provider) {
             let parked = grant.parked.iter().filter(|parked| parked.scope_set == upstream.scope_set);
             let claims = parked.filter_map(|parked| parked.asked.clone()).reduce(|all, more| all.merge(&more));
             let want = Want { claims, ..Want::newer_than(grant.version) };
-            self.obtain(&subject, UpstreamId(at), want, true).await?;
+            self.obtain(&subject, id, want, true).await?;
         }
         self.0.store.find(alias.as_str()).await?.ok_or(LeaseError::NoAccount)
     }

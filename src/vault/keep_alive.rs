@@ -4,7 +4,7 @@
 //! Invariants: one grant after the other, ahead of time; never all at once, neither after a start nor because many were signed in
 //! together. Several processes may sweep: the claim keeps them from doing it twice.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::slot::{Ended, Want};
@@ -31,46 +31,39 @@ const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Vault {
     pub(super) async fn keep_alive_for_ever(&self) {
-        let clock = &self.0.clock;
-        let mut next = clock.moment().plus(FIRST);
-        let mut warned = None;
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = clock.moment();
-            if now < next {
-                continue;
+            if self.0.memory.schedule.is_due(self.0.clock.moment()) {
+                self.sweep_idle().await;
             }
-            next = now.plus(EVERY);
-            self.sweep_idle(&mut warned).await;
         }
     }
 
     /// One sweep, as the beat does it every hour: refreshes some of the grants that have been idle for more than a third of the
     /// limit, and counts those that are about to lapse.
     pub async fn keep_alive(&self) {
-        self.sweep_idle(&mut None).await;
+        self.sweep_idle().await;
     }
 
-    /// `warned`: when the log warned last.
-    async fn sweep_idle(&self, warned: &mut Option<Moment>) {
+    async fn sweep_idle(&self) {
         for (id, entry, limit) in self.0.with_limit() {
             if let Err(error) = self.0.refresh_idle(id, entry, limit).await {
                 tracing::error!(provider = id, %error, "idle grants can't be looked up");
             }
         }
-        self.count_lapsing(warned).await;
+        self.count_lapsing().await;
     }
 
     /// The gauge, and once a day the log.
-    async fn count_lapsing(&self, warned: &mut Option<Moment>) {
+    async fn count_lapsing(&self) {
         let now = self.0.clock.moment();
-        let silent = warned.is_some_and(|at| now.since(at) < A_DAY);
+        let silent = self.0.memory.schedule.warned().is_some_and(|at| now.since(at) < A_DAY);
         for (id, _, limit) in self.0.with_limit() {
             let before = ago(self.0.clock.now(), limit * 4 / 5);
             let Ok(lapsing) = self.0.store.idle(id, before, 0, MOST).await else { continue };
             self.0.metrics.grants_lapsing(id, lapsing.len());
             if !silent && !lapsing.is_empty() {
-                *warned = Some(now);
+                *self.0.memory.schedule.warned() = Some(now);
                 let accounts: Vec<&str> = lapsing.iter().take(NAMED).map(|grant| grant.alias.as_str()).collect();
                 tracing::warn!(
                     provider = id,
@@ -83,9 +76,32 @@ impl Vault {
     }
 }
 
+/// When what is done seldom was done last: reloads may come more often.
+#[derive(Default)]
+pub(super) struct Schedule {
+    next: Mutex<Option<Moment>>,
+    /// When the log warned last.
+    warned: Mutex<Option<Moment>>,
+}
+
+impl Schedule {
+    fn is_due(&self, now: Moment) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = now >= *next.get_or_insert(now.plus(FIRST));
+        if due {
+            *next = Some(now.plus(EVERY));
+        }
+        due
+    }
+
+    fn warned(&self) -> MutexGuard<'_, Option<Moment>> {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Inner {
     fn with_limit(&self) -> impl Iterator<Item = (&str, &ProviderEntry, Duration)> {
-        self.providers.iter().filter_map(|(id, entry)| Some((id.as_str(), entry, entry.idle_limit?)))
+        self.providers.iter().filter_map(|(id, entry)| Some((id.as_str(), &**entry, entry.idle_limit?)))
     }
 
     async fn refresh_idle(
@@ -134,10 +150,10 @@ impl Inner {
 
     /// The first upstream of the grant's provider for which nothing waits for a sign-in.
     fn upstream_for(&self, grant: &Grant) -> Option<UpstreamId> {
-        let fits = self.upstreams.iter().position(|upstream| {
+        let fits = self.ids().find(|(_, upstream)| {
             upstream.provider == grant.key.provider && grant.parked_for(&upstream.scope_set, None).is_none()
         });
-        fits.map(UpstreamId)
+        fits.map(|(id, _)| id)
     }
 }
 

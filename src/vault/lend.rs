@@ -151,7 +151,9 @@ impl Vault {
             let landed = landing.wait_for(Option::is_some).await;
             match landed.as_deref() {
                 Ok(Some(Ok(lease))) if want.accepts(lease, inner.clock.moment()) => return Ok(Arc::clone(lease)),
-                Ok(Some(Err(ended))) if ended.concerns(want) => return Err(ended.error.clone()),
+                Ok(Some(Err(ended))) if ended.concerns(want) && (!ended.outdated || inner.is_retired()) => {
+                    return Err(ended.error.clone());
+                }
                 Ok(_) => {}
                 Err(_) => return Err(LeaseError::Damaged("a refresh ended without a result".into())),
             }
@@ -184,9 +186,9 @@ impl Inner {
     /// The lease in memory, dead or alive.
     fn current(&self, subject: &Subject, upstream: UpstreamId) -> Option<Arc<Lease>> {
         match subject {
-            Subject::User(alias) => self.slots.get(alias)?.lease(upstream.0),
-            Subject::App => self.minted.app(upstream.0).slot.lease(0),
-            Subject::OnBehalfOf(assertion) => self.minted.known(upstream.0, assertion)?.slot.lease(0),
+            Subject::User(alias) => self.memory.slots.get(alias)?.lease(upstream.place),
+            Subject::App => self.minted.app(upstream).slot.lease(0),
+            Subject::OnBehalfOf(assertion) => self.minted.known(upstream, assertion)?.slot.lease(0),
         }
     }
 
@@ -200,10 +202,11 @@ impl Inner {
     fn seat(&self, subject: &Subject, upstream: UpstreamId) -> Seat {
         let cell = match subject {
             Subject::User(alias) => {
-                return Seat { slot: self.slot(alias), place: upstream.0, crew: Crew::Account(alias.clone()) };
+                let crew = Crew::Account(alias.clone());
+                return Seat { slot: self.memory.slot(alias), place: upstream.place, crew };
             }
-            Subject::App => Arc::clone(self.minted.app(upstream.0)),
-            Subject::OnBehalfOf(assertion) => self.minted.caller(upstream.0, assertion, self.clock.moment()),
+            Subject::App => Arc::clone(self.minted.app(upstream)),
+            Subject::OnBehalfOf(assertion) => self.minted.caller(upstream, assertion, self.clock.moment()),
         };
         Seat { slot: Arc::clone(&cell.slot), place: 0, crew: Crew::Minted(cell) }
     }
@@ -234,7 +237,7 @@ impl Inner {
             Boarding::UnderWay(landing) => return landing,
             Boarding::New(pilot, landing) => (pilot, landing),
         };
-        let (vault, want, upstream) = (Arc::clone(self), want.clone(), upstream.0);
+        let (vault, want, upstream) = (Arc::clone(self), want.clone(), upstream.at);
         match &seat.crew {
             Crew::Account(alias) => {
                 let flight = Flight { vault, alias: alias.clone(), pilot, upstream, want, forced };

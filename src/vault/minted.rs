@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use super::slot::Slot;
-use super::{Assertion, UpstreamEntry};
+use super::{Assertion, UpstreamEntry, UpstreamId};
 use crate::clock::Moment;
 
 /// So many users' tokens are kept at most.
@@ -21,19 +21,24 @@ const LEAVE: usize = 500;
 pub(super) struct Minted {
     /// One for each upstream.
     apps: Box<[Arc<Cell>]>,
-    /// For each upstream the first one with the same provider and scopes: they share their tokens.
+    /// For each upstream the place of the first one with the same provider and scopes: they share their tokens.
     shared: Box<[usize]>,
-    callers: DashMap<Caller, Arc<Cell>>,
+    callers: Arc<DashMap<Caller, Arc<Cell>>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
     /// Grows with each token, so that a version says which of two is newer even when memory was lost in between.
     versions: AtomicU64,
     /// Grows with each use of a cell.
     uses: AtomicU64,
 }
 
-/// Whose token it is: the upstream stands for provider and scopes.
+/// Whose token it is: the place stands for provider and scopes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Caller {
-    upstream: usize,
+    place: usize,
     tenant: String,
     subject: String,
 }
@@ -48,30 +53,55 @@ pub(super) struct Cell {
 
 impl Minted {
     pub(super) fn new(upstreams: &[UpstreamEntry]) -> Self {
-        let key = |upstream: &UpstreamEntry| (upstream.provider.clone(), upstream.scope_set.clone());
-        let first = |(at, upstream): (usize, &UpstreamEntry)| {
-            upstreams.iter().position(|other| key(other) == key(upstream)).unwrap_or(at)
-        };
         Self {
             apps: upstreams.iter().map(|_| Arc::new(Cell::new())).collect(),
-            shared: upstreams.iter().enumerate().map(first).collect(),
-            callers: DashMap::new(),
-            versions: AtomicU64::new(0),
-            uses: AtomicU64::new(0),
+            shared: shared(upstreams),
+            callers: Arc::default(),
+            counters: Arc::default(),
         }
     }
 
-    pub(super) fn app(&self, upstream: usize) -> &Arc<Cell> {
-        &self.apps[upstream]
+    /// The memory of the next configuration. `is_same`: this provider gives what it gave, to the same application.
+    pub(super) fn next(&self, own: &[UpstreamEntry], next: &[UpstreamEntry], is_same: impl Fn(&str) -> bool) -> Self {
+        let apps = next.iter().map(|upstream| {
+            let known = own.iter().position(|known| {
+                is_same(&upstream.provider)
+                    && (known.place, &known.app_scopes) == (upstream.place, &upstream.app_scopes)
+            });
+            known.map_or_else(|| Arc::new(Cell::new()), |at| Arc::clone(&self.apps[at]))
+        });
+        let stays = |place: usize| next.iter().any(|upstream| upstream.place == place && is_same(&upstream.provider));
+        let callers = if own.iter().all(|upstream| stays(upstream.place)) {
+            Arc::clone(&self.callers)
+        } else {
+            // Requests that go by the configuration before may still put tokens into their memory: that is theirs alone.
+            let staying = self.callers.iter().filter(|entry| stays(entry.key().place));
+            Arc::new(staying.map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect())
+        };
+        Self { apps: apps.collect(), shared: shared(next), callers, counters: Arc::clone(&self.counters) }
     }
 
-    pub(super) fn known(&self, upstream: usize, assertion: &Assertion) -> Option<Arc<Cell>> {
+    /// See `Slot`.
+    pub(super) fn forget_failures_of_the_configuration(&self) {
+        for cell in &self.apps {
+            cell.slot.forget_failures_of_the_configuration();
+        }
+        for cell in &*self.callers {
+            cell.slot.forget_failures_of_the_configuration();
+        }
+    }
+
+    pub(super) fn app(&self, upstream: UpstreamId) -> &Arc<Cell> {
+        &self.apps[upstream.at]
+    }
+
+    pub(super) fn known(&self, upstream: UpstreamId, assertion: &Assertion) -> Option<Arc<Cell>> {
         let cell = self.callers.get(&self.key(upstream, assertion))?;
         cell.used.store(self.next_use(), Ordering::Relaxed);
         Some(Arc::clone(&cell))
     }
 
-    pub(super) fn caller(&self, upstream: usize, assertion: &Assertion, now: Moment) -> Arc<Cell> {
+    pub(super) fn caller(&self, upstream: UpstreamId, assertion: &Assertion, now: Moment) -> Arc<Cell> {
         if let Some(known) = self.known(upstream, assertion) {
             return known;
         }
@@ -84,7 +114,7 @@ impl Minted {
     }
 
     pub(super) fn next_version(&self) -> u64 {
-        self.versions.fetch_add(1, Ordering::Relaxed) + 1
+        self.counters.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Forgets what nobody would miss.
@@ -111,14 +141,23 @@ impl Minted {
         self.callers.retain(|_, cell| cell.used.load(Ordering::Relaxed) > youngest_to_leave);
     }
 
-    fn key(&self, upstream: usize, assertion: &Assertion) -> Caller {
-        let upstream = self.shared[upstream];
-        Caller { upstream, tenant: assertion.tenant.clone(), subject: assertion.subject.clone() }
+    fn key(&self, upstream: UpstreamId, assertion: &Assertion) -> Caller {
+        let place = self.shared[upstream.at];
+        Caller { place, tenant: assertion.tenant.clone(), subject: assertion.subject.clone() }
     }
 
     fn next_use(&self) -> u64 {
-        self.uses.fetch_add(1, Ordering::Relaxed) + 1
+        self.counters.uses.fetch_add(1, Ordering::Relaxed) + 1
     }
+}
+
+/// For each upstream the place of the first one that asks the same provider for the same.
+fn shared(upstreams: &[UpstreamEntry]) -> Box<[usize]> {
+    let key = |upstream: &UpstreamEntry| (upstream.provider.clone(), upstream.scope_set.clone());
+    let first = |upstream: &UpstreamEntry| {
+        upstreams.iter().find(|other| key(other) == key(upstream)).map_or(upstream.place, |first| first.place)
+    };
+    upstreams.iter().map(first).collect()
 }
 
 impl Cell {
@@ -139,7 +178,18 @@ mod tests {
             scopes: Vec::new(),
             scope_set: scope_set.to_owned(),
             app_scopes: Vec::new(),
+            place: 0,
         }
+    }
+
+    /// Each in a place of its own.
+    fn upstreams<const N: usize>(of: [(&str, &str); N]) -> Vec<UpstreamEntry> {
+        let at = |(place, (provider, scope_set))| UpstreamEntry { place, ..upstream(provider, scope_set) };
+        of.into_iter().enumerate().map(at).collect()
+    }
+
+    fn id(at: usize) -> UpstreamId {
+        UpstreamId { at, place: at }
     }
 
     fn assertion(subject: usize, text: &str) -> Assertion {
@@ -155,31 +205,56 @@ mod tests {
     #[test]
     fn a_users_token_is_shared_by_what_asks_for_the_same() {
         let now = Clock::manual(Timestamp::default()).moment();
-        let minted = Minted::new(&[upstream("a", "x"), upstream("a", "y"), upstream("b", "x"), upstream("a", "x")]);
-        let first = minted.caller(0, &assertion(1, "one"), now);
+        let minted = Minted::new(&upstreams([("a", "x"), ("a", "y"), ("b", "x"), ("a", "x")]));
+        let first = minted.caller(id(0), &assertion(1, "one"), now);
         let same = |upstream, subject, text: &str| {
-            Arc::ptr_eq(&first, &minted.caller(upstream, &assertion(subject, text), now))
+            Arc::ptr_eq(&first, &minted.caller(id(upstream), &assertion(subject, text), now))
         };
         assert!(same(0, 1, "another text"));
         assert!(same(3, 1, "one"), "same provider, same scopes");
         assert!(!same(1, 1, "one") && !same(2, 1, "one") && !same(0, 2, "one"));
-        assert!(!Arc::ptr_eq(minted.app(0), minted.app(3)));
+        assert!(!Arc::ptr_eq(minted.app(id(0)), minted.app(id(3))));
     }
 
     #[test]
     fn the_longest_unused_make_room() {
         let now = Clock::manual(Timestamp::default()).moment();
-        let minted = Minted::new(&[upstream("a", "x")]);
+        let minted = Minted::new(&upstreams([("a", "x")]));
         // Somebody has a hand on each: none is idle.
-        let held: Vec<_> = (0..MOST).map(|subject| minted.caller(0, &assertion(subject, ""), now)).collect();
-        assert!(minted.known(0, &assertion(0, "")).is_some(), "used again");
-        minted.caller(0, &assertion(MOST, ""), now);
+        let held: Vec<_> = (0..MOST).map(|subject| minted.caller(id(0), &assertion(subject, ""), now)).collect();
+        assert!(minted.known(id(0), &assertion(0, "")).is_some(), "used again");
+        minted.caller(id(0), &assertion(MOST, ""), now);
         assert_eq!(minted.callers.len(), MOST - LEAVE + 1);
-        let kept = |subject| minted.known(0, &assertion(subject, "")).is_some();
+        let kept = |subject| minted.known(id(0), &assertion(subject, "")).is_some();
         assert!(kept(0) && kept(MOST) && kept(LEAVE + 1));
         assert!(!kept(1) && !kept(LEAVE));
         drop(held);
         minted.tidy(now);
         assert!(minted.callers.is_empty(), "idle ones leave");
+    }
+
+    #[test]
+    fn the_next_configuration_keeps_what_is_worth_the_same() {
+        let now = Clock::manual(Timestamp::default()).moment();
+        let own = upstreams([("a", "x"), ("b", "x")]);
+        let minted = Minted::new(&own);
+        let cells = [0, 1].map(|at| minted.caller(id(at), &assertion(1, "one"), now));
+        let known = |minted: &Minted, at: usize, cell: &Arc<Cell>| {
+            minted.known(id(at), &assertion(1, "one")).is_some_and(|known| Arc::ptr_eq(&known, cell))
+        };
+        let same = minted.next(&own, &own, |_| true);
+        assert!(known(&same, 0, &cells[0]) && known(&same, 1, &cells[1]));
+        assert!(Arc::ptr_eq(same.app(id(0)), minted.app(id(0))));
+
+        let other = minted.next(&own, &own, |provider| provider != "a");
+        assert!(!known(&other, 0, &cells[0]) && known(&other, 1, &cells[1]));
+        assert!(!Arc::ptr_eq(other.app(id(0)), minted.app(id(0))) && Arc::ptr_eq(other.app(id(1)), minted.app(id(1))));
+        minted.caller(id(0), &assertion(2, "late"), now);
+        assert!(other.known(id(0), &assertion(2, "late")).is_none(), "of a request that goes by the old one");
+        assert!(other.next_version() > minted.next_version() || minted.next_version() > 1, "one count for both");
+
+        let scopes = vec![UpstreamEntry { app_scopes: vec!["more".into()], ..own[0].clone() }, own[1].clone()];
+        let asks_for_more = minted.next(&own, &scopes, |_| true);
+        assert!(!Arc::ptr_eq(asks_for_more.app(id(0)), minted.app(id(0))));
     }
 }

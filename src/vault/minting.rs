@@ -32,11 +32,14 @@ pub(super) struct Minting {
 
 impl Minting {
     pub(super) async fn run(self) {
-        let result = self.fetch().await;
+        let mut result = self.fetch().await;
         let slot = &self.pilot.slot;
-        match &result {
+        match &mut result {
             Ok(_) => self.cell.failures.store(0, Ordering::Relaxed),
-            Err(ended) => slot.share_failure(slot.turn(), self.pilot.place, ended, self.vault.clock.moment()),
+            Err(ended) => {
+                slot.share_failure(slot.turn(), self.pilot.place, ended, self.vault.clock.moment());
+                self.vault.mark_outdated(ended, slot);
+            }
         }
         self.pilot.land(result);
     }

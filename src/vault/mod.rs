@@ -4,7 +4,7 @@
 //! what a sign-in brought, `revoke` ends it (`grants`). Behind the door: `slot` is one subject in memory, `flight` fetches what is
 //! missing of an account, `minted` keeps the tokens that need no grant and `minting` fetches them, `gate` says how much the
 //! provider is asked, `foresee` says what a request would find, `watch` hears what other processes did, `ahead` and `keep_alive`
-//! refresh before there is a need.
+//! refresh before there is a need. What outlives a reload is in `memory`; everything else belongs to one configuration.
 //!
 //! Invariants: no map guard lives across an await; one refresh per account at a time, whoever asks; a token is in force only after
 //! its refresh token is durable; a rejection acts only on the version that was sent; a revoked grant is never served again.
@@ -19,6 +19,7 @@ mod import;
 mod keep_alive;
 mod lease;
 mod lend;
+mod memory;
 mod minted;
 mod minting;
 mod slot;
@@ -30,7 +31,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use tokio_util::sync::CancellationToken;
 
 pub use self::error::{LeaseError, PutError};
 pub use self::foresee::{Foreseen, Next};
@@ -38,12 +39,13 @@ use self::gate::Gate;
 pub use self::grants::SignInFor;
 pub use self::import::{Import, ImportError, Imported};
 pub use self::lease::{Freshness, Lease};
+use self::memory::{Memory, Place};
 use self::minted::Minted;
-use self::slot::{Ended, Slot};
+use self::slot::Ended;
 use crate::account::Alias;
 use crate::claims::Claims;
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::config::{self, ProviderKind, Rotation};
+use crate::config::{self, ProviderKind, Rotation, TokenRequests};
 use crate::metrics::Metrics;
 use crate::oauth::{Class, Provider, TokenReply};
 use crate::secret::Secret;
@@ -55,24 +57,31 @@ const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
 /// How long "somebody has to sign in" is answered without another look; a change ends it at once.
 const STATE_MEMORY: Duration = Duration::from_secs(5);
 
-/// Parts of the memory of accounts, each with a lock: whoever looks through a million of them holds up a request for a thousand at most.
-const SHARDS: usize = 1024;
-
-/// A handle on the vault; clones share it.
+/// A handle on the vault as one configuration has it; clones share it.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
+
+/// What of a provider is as it was before a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// All of it.
+    All,
+    /// The application that we are there: what it was given is worth what it was.
+    Application,
+    Nothing,
+}
 
 struct Inner {
     store: Store,
     clock: Clock,
     tasks: Tasks,
     metrics: Metrics,
-    providers: BTreeMap<String, ProviderEntry>,
+    providers: BTreeMap<String, Arc<ProviderEntry>>,
     upstreams: Vec<UpstreamEntry>,
-    slots: DashMap<Alias, Arc<Slot>, foldhash::quality::RandomState>,
+    memory: Arc<Memory>,
     minted: Minted,
-    /// The newest change of the store that memory follows. `None`: not asked yet.
-    seen: tokio::sync::Mutex<Option<u64>>,
+    /// Another configuration is in force.
+    retired: CancellationToken,
 }
 
 struct ProviderEntry {
@@ -82,23 +91,31 @@ struct ProviderEntry {
     /// Stands in for the tenant in the keys of a generic provider's accounts.
     issuer: Option<String>,
     gate: Gate,
+    token_requests: TokenRequests,
     /// A refresh token that nobody uses for this long lapses.
     idle_limit: Option<Duration>,
     /// Our own credential was refused: nothing is presented until then.
     refusal: Mutex<Option<(Moment, LeaseError)>>,
 }
 
+#[derive(Clone, Debug)]
 struct UpstreamEntry {
     name: String,
     provider: String,
     scopes: Vec<String>,
     scope_set: String,
     app_scopes: Vec<String>,
+    /// Where its tokens stand in a slot.
+    place: usize,
 }
 
-/// An upstream in the vault's order: found once, at the start.
+/// An upstream of one configuration: found once, for that one's vault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamId(usize);
+pub struct UpstreamId {
+    /// In the configuration's order.
+    at: usize,
+    place: usize,
+}
 
 /// For whom a token is wanted.
 #[derive(Clone, Debug)]
@@ -141,47 +158,91 @@ impl Vault {
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
-        let providers = providers.iter().map(|(id, (provider, config))| {
-            let entry = ProviderEntry {
-                provider: provider.clone(),
-                rotation: config.rotation,
-                allowed_tenants: config.allowed_tenants.clone(),
-                issuer: match &config.kind {
-                    ProviderKind::Oidc { issuer } => Some(issuer.as_str().trim_end_matches('/').to_owned()),
-                    ProviderKind::Entra { .. } => None,
-                },
-                gate: Gate::new(id, config.token_requests, clock.clone(), tasks.clone(), metrics.clone()),
-                idle_limit: config.idle_limit,
-                refusal: Mutex::default(),
+        let entry = |(id, (provider, config)): (&String, &(Provider, config::Provider))| {
+            let gate = Gate::new(id, config.token_requests, clock.clone(), tasks.clone(), metrics.clone());
+            (id.clone(), Arc::new(ProviderEntry::new(provider.clone(), config, gate)))
+        };
+        let providers = providers.iter().map(entry).collect();
+        let memory = Arc::new(Memory::new());
+        let upstreams = entries(upstreams, &memory);
+        let minted = Minted::new(&upstreams);
+        let retired = CancellationToken::new();
+        Self(Arc::new(Inner { store, clock, tasks, metrics, providers, upstreams, memory, minted, retired }))
+    }
+
+    /// The vault of the next configuration, on the same memory. This one serves those who have it, until `retire` and after.
+    #[must_use]
+    pub fn next(
+        &self,
+        providers: &BTreeMap<String, (Provider, config::Provider, Unchanged)>,
+        upstreams: &BTreeMap<String, config::Upstream>,
+    ) -> Self {
+        let Inner { store, clock, tasks, metrics, memory, .. } = &*self.0;
+        let entry = |(id, (provider, config, unchanged)): (&String, &(Provider, config::Provider, Unchanged))| {
+            let known = self.0.providers.get(id).map(|known| (*unchanged, known));
+            let entry = match known {
+                Some((Unchanged::All, known)) => Arc::clone(known),
+                // It has not forgotten what was asked of it, nor that it wants to be left alone.
+                Some((Unchanged::Application, known)) => {
+                    Arc::new(ProviderEntry::new(provider.clone(), config, known.gate.clone()))
+                }
+                Some((Unchanged::Nothing, _)) | None => {
+                    let gate = Gate::new(id, config.token_requests, clock.clone(), tasks.clone(), metrics.clone());
+                    Arc::new(ProviderEntry::new(provider.clone(), config, gate))
+                }
             };
             (id.clone(), entry)
-        });
-        let providers = providers.collect();
-        let upstreams = upstreams.values().map(|upstream| UpstreamEntry {
+        };
+        let entries_by_id = providers.iter().map(entry).collect();
+        let upstreams = entries(upstreams, memory);
+        let is_same = |id: &str| providers.get(id).is_some_and(|(_, _, unchanged)| *unchanged != Unchanged::Nothing);
+        let minted = self.0.minted.next(&self.0.upstreams, &upstreams, is_same);
+        Self(Arc::new(Inner {
+            store: store.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            metrics: metrics.clone(),
+            providers: entries_by_id,
+            upstreams,
+            memory: Arc::clone(memory),
+            minted,
+            retired: CancellationToken::new(),
+        }))
+    }
+
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Another configuration is in force: what is done ahead of need is done by that one, and what failed for this one alone is nobody
+    /// else's answer. Requests that have this vault end with it.
+    pub fn retire(&self) {
+        self.0.retired.cancel();
+        for slot in &self.0.memory.slots {
+            slot.forget_failures_of_the_configuration();
+        }
+        self.0.minted.forget_failures_of_the_configuration();
+    }
+
+    pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
+        self.0.ids().find(|(_, upstream)| upstream.name == name).map(|(id, _)| id)
+    }
+}
+
+/// The upstreams of a configuration, each with its place in `memory`.
+fn entries(upstreams: &BTreeMap<String, config::Upstream>, memory: &Memory) -> Vec<UpstreamEntry> {
+    let entry = |upstream: &config::Upstream| {
+        let entry = UpstreamEntry {
             name: upstream.name.clone(),
             provider: upstream.provider.clone(),
             scope_set: store::scope_set(&upstream.scopes),
             scopes: upstream.scopes.clone(),
             app_scopes: upstream.app_scopes.clone(),
-        });
-        let upstreams: Vec<_> = upstreams.collect();
-        let minted = Minted::new(&upstreams);
-        Self(Arc::new(Inner {
-            store,
-            clock,
-            tasks,
-            metrics,
-            providers,
-            upstreams,
-            slots: DashMap::with_hasher_and_shard_amount(foldhash::quality::RandomState::default(), SHARDS),
-            minted,
-            seen: tokio::sync::Mutex::default(),
-        }))
-    }
-
-    pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
-        self.0.upstreams.iter().position(|upstream| upstream.name == name).map(UpstreamId)
-    }
+            place: 0,
+        };
+        UpstreamEntry { place: memory.places.of(&entry.place()), ..entry }
+    };
+    upstreams.values().map(entry).collect()
 }
 
 impl Assertion {
@@ -191,29 +252,32 @@ impl Assertion {
 }
 
 impl Inner {
-    fn slot(&self, alias: &Alias) -> Arc<Slot> {
-        if let Some(slot) = self.slots.get(alias) {
-            return Arc::clone(&slot);
-        }
-        let new = || Arc::new(Slot::new(self.upstreams.len()));
-        Arc::clone(&self.slots.entry(alias.clone()).or_insert_with(new))
+    /// Every upstream with its name for the vault.
+    fn ids(&self) -> impl Iterator<Item = (UpstreamId, &UpstreamEntry)> {
+        let id = |(at, upstream): (usize, &UpstreamEntry)| UpstreamId { at, place: upstream.place };
+        self.upstreams.iter().enumerate().map(move |(at, upstream)| (id((at, upstream)), upstream))
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
     }
 
     /// Names that nobody has must not fill the memory. Whoever had a hand on the slot lets go of it first and then calls this, so
     /// the last of them finds it unused; whoever takes a new hand on it, or has put a lease into it, keeps it.
     fn forget(&self, alias: &Alias) {
         let now = self.clock.moment();
-        self.slots.remove_if(alias, |_, slot| Arc::strong_count(slot) == 1 && slot.is_idle(now));
+        self.memory.slots.remove_if(alias, |_, slot| Arc::strong_count(slot) == 1 && slot.is_idle(now));
     }
 
-    /// What `grant` holds for each upstream, dead or alive.
+    /// What `grant` holds for each place of a slot, dead or alive: also for those that only another configuration knows.
     fn leases(&self, grant: Option<&Grant>) -> Vec<Option<Lease>> {
-        let lease = |upstream: &UpstreamEntry| {
-            let grant = grant.filter(|grant| grant.key.provider == upstream.provider)?;
-            let token = grant.access.iter().find(|token| token.scope_set == upstream.scope_set)?;
-            Lease::new(grant.into(), token, &self.clock)
-        };
-        self.upstreams.iter().map(lease).collect()
+        self.memory.places.all().iter().map(|place| self.lease_in(grant?, place)).collect()
+    }
+
+    fn lease_in(&self, grant: &Grant, place: &Place) -> Option<Lease> {
+        let token = grant.access.iter().find(|token| token.scope_set == place.scope_set)?;
+        let lease = || Lease::new(grant.into(), token, &self.clock);
+        (grant.key.provider == place.provider).then(lease).flatten()
     }
 
     /// After a change that this process made itself: the store has it, whatever happens here.
@@ -226,11 +290,28 @@ impl Inner {
     fn provider(&self, id: &str) -> Result<&ProviderEntry, LeaseError> {
         self.providers
             .get(id)
+            .map(|entry| &**entry)
             .ok_or_else(|| LeaseError::Misconfigured(format!("the provider {id} is not configured any more")))
     }
 }
 
 impl ProviderEntry {
+    fn new(provider: Provider, config: &config::Provider, gate: Gate) -> Self {
+        Self {
+            provider,
+            rotation: config.rotation,
+            allowed_tenants: config.allowed_tenants.clone(),
+            issuer: match &config.kind {
+                ProviderKind::Oidc { issuer } => Some(issuer.as_str().trim_end_matches('/').to_owned()),
+                ProviderKind::Entra { .. } => None,
+            },
+            gate,
+            token_requests: config.token_requests,
+            idle_limit: config.idle_limit,
+            refusal: Mutex::default(),
+        }
+    }
+
     fn refused(&self, now: Moment) -> Result<(), Ended> {
         match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((until, error)) if *until > now => Err(Ended::new(error.clone(), until.since(now))),
@@ -275,6 +356,6 @@ fn outcome_name(class: Class) -> &'static str {
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("slots", &self.0.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Vault").field("slots", &self.0.memory.slots.len()).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,8 @@
 //! Reading a lease takes no lock. Nothing here waits and nothing here does I/O.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::iter::successors;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -55,11 +56,18 @@ pub(super) struct Ended {
     pub(super) asked: Option<Claims>,
     /// Only those who present this one; `None`: everybody.
     pub(super) assertion: Option<Arc<Assertion>>,
+    /// Only those who go by the configuration that the flight went by: there is another now.
+    pub(super) outdated: bool,
 }
 
 impl Ended {
     pub(super) fn new(error: LeaseError, memory: Duration) -> Self {
-        Self { error, memory, asked: None, assertion: None }
+        Self { error, memory, asked: None, assertion: None, outdated: false }
+    }
+
+    /// Another configuration may fare better.
+    pub(super) fn is_about_the_configuration(&self) -> bool {
+        matches!(self.error, LeaseError::AppCredential(_) | LeaseError::Misconfigured(_))
     }
 
     pub(super) fn concerns(&self, want: &Want) -> bool {
@@ -88,8 +96,37 @@ fn both(one: &Claims, other: &Claims) -> Option<Claims> {
 }
 
 pub(super) struct Slot {
-    leases: Box<[ArcSwapOption<Lease>]>,
+    leases: Leases,
     busy: Mutex<Busy>,
+}
+
+/// The places of a slot. More of them come when a reload brings an upstream that was not there before; none ever moves.
+struct Leases {
+    here: Box<[ArcSwapOption<Lease>]>,
+    more: OnceLock<Box<Leases>>,
+}
+
+impl Leases {
+    fn new(places: usize) -> Self {
+        Self { here: (0..places).map(|_| ArcSwapOption::empty()).collect(), more: OnceLock::new() }
+    }
+
+    fn get(&self, place: usize) -> Option<&ArcSwapOption<Lease>> {
+        match self.here.get(place) {
+            None => self.more.get()?.get(place - self.here.len()),
+            found => found,
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &ArcSwapOption<Lease>> {
+        successors(Some(self), |leases| leases.more.get().map(|more| &**more)).flat_map(|leases| &leases.here)
+    }
+
+    fn grow(&self, places: usize) {
+        if let Some(missing) = places.checked_sub(self.here.len()).filter(|missing| *missing > 0) {
+            self.more.get_or_init(|| Box::new(Self::new(missing))).grow(missing);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -156,8 +193,7 @@ pub(super) enum Source {
 
 impl Slot {
     pub(super) fn new(places: usize) -> Self {
-        let leases = (0..places).map(|_| ArcSwapOption::empty()).collect();
-        Self { leases, busy: Mutex::default() }
+        Self { leases: Leases::new(places), busy: Mutex::default() }
     }
 
     /// The lease as it is, dead or alive. The hot path.
@@ -178,6 +214,7 @@ impl Slot {
             return None;
         }
         busy.turn += 1;
+        self.leases.grow(leases.len());
         let mut renewed = Vec::new();
         for (number, (place, new)) in self.leases.iter().zip(leases).enumerate() {
             let old = place.load();
@@ -222,6 +259,11 @@ impl Slot {
             busy.failures.remove(0);
         }
         busy.failures.push(SharedFailure { place, until: now.plus(ended.memory), ended: ended.clone() });
+    }
+
+    /// Another configuration is in force: what failed for the one before says nothing any more.
+    pub(super) fn forget_failures_of_the_configuration(&self) {
+        self.busy().failures.retain(|failure| !failure.ended.is_about_the_configuration());
     }
 
     pub(super) fn shared_failure(&self, place: usize, want: &Want, now: Moment) -> Option<LeaseError> {

@@ -22,8 +22,12 @@ const DAY: i64 = 24 * 3600;
 const SWEEP_EVERY: u32 = 2400;
 
 impl Vault {
-    /// Follows the store's changes, and refreshes ahead of need, until the process ends.
+    /// Follows the store's changes, and refreshes ahead of need, until another configuration is in force or the process ends.
     pub async fn watch(&self) {
+        self.0.retired.run_until_cancelled(self.watch_for_ever()).await;
+    }
+
+    async fn watch_for_ever(&self) {
         self.start_upkeep();
         let mut warned = BTreeMap::new();
         let mut beat = tokio::time::interval(EVERY);
@@ -61,10 +65,10 @@ impl Vault {
     /// Follows every change since the last call: when this returns, everything that was stored before the call is in force.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         let inner = &self.0;
-        let mut seen = inner.seen.lock().await;
+        let mut seen = inner.memory.seen.lock().await;
         let Some(mut after) = *seen else {
             let newest = inner.store.sequence().await?;
-            let known: Vec<_> = inner.slots.iter().map(|slot| slot.key().clone()).collect();
+            let known: Vec<_> = inner.memory.slots.iter().map(|slot| slot.key().clone()).collect();
             for alias in known {
                 inner.follow(&alias).await?;
             }
@@ -92,7 +96,7 @@ impl Vault {
         }
         let now = self.0.clock.moment();
         let (mut living, mut expired) = self.0.minted.count_leases(now);
-        for slot in &self.0.slots {
+        for slot in &self.0.memory.slots {
             let (lives, dead) = slot.count_leases(now);
             living += lives;
             expired += dead;
@@ -126,7 +130,7 @@ impl Vault {
 
     fn tidy(&self) {
         let now = self.0.clock.moment();
-        self.0.slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_idle(now));
+        self.0.memory.slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_idle(now));
         self.0.minted.tidy(now);
     }
 }
@@ -134,7 +138,7 @@ impl Vault {
 impl Inner {
     /// Memory, where it knows the account, becomes what the store says now.
     pub(super) async fn follow(&self, alias: &Alias) -> Result<(), StoreError> {
-        let Some(slot) = self.slots.get(alias).map(|slot| Arc::clone(&slot)) else { return Ok(()) };
+        let Some(slot) = self.memory.slots.get(alias).map(|slot| Arc::clone(&slot)) else { return Ok(()) };
         loop {
             let turn = slot.turn();
             let grant = match self.store.find(alias.as_str()).await {

@@ -48,6 +48,46 @@ export function startLoad(t, w, { users, workers, seconds, pause = 10, judge = i
   return load;
 }
 
+// `rate` requests a second, each at its time however long the others take, as `users` in turn: over connections that are kept, and one
+// in ten over a connection of its own. `stop()` answers when the last one has its answer.
+export function startStream(t, w, { users, rate, judge = isServed }) {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 256 });
+  t.after(() => agent.destroy());
+  const started = Date.now();
+  const under = new Set();
+  const stream = { sent: 0, answered: 0, failures: [], slowest: 0 };
+  const one = async (number) => {
+    const user = users[number % users.length];
+    const from = Date.now();
+    const own = number % 10 === 0;
+    const failed = (what) => stream.failures.push({ after: from - started, took: Date.now() - from, user, own, ...what });
+    try {
+      const answer = await w.ask(user, `/v1.0/me/messages?number=${number}`, own ? {} : { agent });
+      const wrong = judge(user, answer, from);
+      if (wrong) failed({ wrong, ...answer });
+      else stream.answered += 1;
+    } catch (error) {
+      failed({ error: error.message, code: error.code });
+    }
+    stream.slowest = Math.max(stream.slowest, Date.now() - from);
+  };
+  const timer = setInterval(() => {
+    const due = Math.floor((Date.now() - started) * rate / 1000);
+    for (; stream.sent < due; stream.sent += 1) {
+      const request = one(stream.sent);
+      under.add(request);
+      request.finally(() => under.delete(request));
+    }
+  }, 5);
+  t.after(() => clearInterval(timer));
+  stream.stop = async () => {
+    clearInterval(timer);
+    stream.seconds = (Date.now() - started) / 1000;
+    await Promise.all(under);
+  };
+  return stream;
+}
+
 // `kill -9`, and a new server. The requests that this cuts off are none of anybody's failures.
 export async function killAndRestart(t, w, load, server, between = () => {}) {
   const down = { from: Date.now(), to: Infinity };

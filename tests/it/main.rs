@@ -26,6 +26,7 @@ mod outbound;
 mod policy;
 mod raw_upstream;
 mod refresh_faults;
+mod reload;
 mod secrets;
 mod signin;
 mod streaming;

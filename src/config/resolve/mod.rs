@@ -22,7 +22,7 @@ use super::keys::FILE;
 use super::mistakes::Reported;
 use super::read::{Report, Section};
 use super::tree::Table;
-use super::values::{self, duration, flag, integer, of_text};
+use super::values::{self, delay, duration, flag, integer, of_text};
 use super::{Admin, Config, Listen, Log, LogAccess, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls};
 
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
@@ -74,6 +74,7 @@ fn server(section: &Section<'_>) -> Result<(Server, bool), Reported> {
     let trusted_proxies = section.list("trusted_proxies", values::network);
     let plaintext_ok = section.get("plaintext_ok", flag);
     let workers = section.get("workers", integer(0..=1024));
+    let share_port = section.get("share_port", flag);
     let tls = section.find_section("tls").and_then(|tls_section| tls_section.as_ref().map(tls).transpose());
     let limits = section.section("limits").and_then(|section| limits(&section));
 
@@ -95,6 +96,7 @@ fn server(section: &Section<'_>) -> Result<(Server, bool), Reported> {
         allowed_hosts: allowed_hosts?,
         trusted_proxies: trusted_proxies?,
         workers,
+        share_port: share_port?,
         tls,
         limits: limits?,
     };
@@ -127,6 +129,7 @@ fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
     let body_bytes = section.find("body_bytes", integer(0..=i64::MAX));
     let replay_bytes = section.get("replay_bytes", integer(0..=i64::MAX));
     let replay_total_bytes = section.get("replay_total_bytes", integer(0..=i64::MAX));
+    let drain_delay = section.get("drain_delay", delay);
     let drain_timeout = section.get("drain_timeout", duration);
     Ok(ServerLimits {
         connections: connections?,
@@ -137,6 +140,7 @@ fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
         body_bytes: body_bytes?,
         replay_bytes: replay_bytes?,
         replay_total_bytes: replay_total_bytes?,
+        drain_delay: drain_delay?,
         drain_timeout: drain_timeout?,
     })
 }
@@ -184,7 +188,7 @@ fn store(section: &Section<'_>) -> Result<Store, Reported> {
     if let Ok(path) = &key_file
         && path.exists()
     {
-        section.file("key_file", path, files::secret)?;
+        section.checked("key_file", path, files::secret)?;
     }
     kind?;
     Ok(Store { path: path?, key: key?, key_file: key_file? })

@@ -28,7 +28,7 @@ use crate::vault::Subject;
 const ALL_TAKEN: Duration = Duration::from_secs(1);
 
 /// The gates and budgets of all upstreams.
-pub struct Gates(Vec<AtUpstream>);
+pub struct Gates(Vec<Arc<AtUpstream>>);
 
 struct AtUpstream {
     budget: Budget,
@@ -46,11 +46,22 @@ pub struct Place {
 }
 
 impl Gates {
-    /// `upstreams` in the order in which they are asked for.
-    pub fn new<'c>(upstreams: impl Iterator<Item = &'c config::Upstream>, clock: &Clock, metrics: &Metrics) -> Self {
-        let at = |config: &config::Upstream| AtUpstream {
-            budget: Budget::new(config.throttling.retry_budget, clock.moment()),
-            house: (config.kind == UpstreamKind::Graph).then(|| Arc::new(House::new(config, clock, metrics))),
+    /// `upstreams` in the order in which they are asked for. One that comes with its place among the gates `before` keeps what it had there.
+    pub fn new<'c>(
+        upstreams: impl Iterator<Item = (&'c config::Upstream, Option<usize>)>,
+        before: Option<&Self>,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Self {
+        let at = |(config, known): (&config::Upstream, Option<usize>)| {
+            if let (Some(known), Some(before)) = (known, before) {
+                return Arc::clone(&before.0[known]);
+            }
+            let graph = config.kind == UpstreamKind::Graph;
+            Arc::new(AtUpstream {
+                budget: Budget::new(config.throttling.retry_budget, clock.moment()),
+                house: graph.then(|| Arc::new(House::new(config, clock, metrics))),
+            })
         };
         Self(upstreams.map(at).collect())
     }

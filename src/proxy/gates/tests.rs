@@ -38,7 +38,11 @@ fn rig(throttling: &str) -> Rig {
     let config = Config::from_text(Some((Path::new("test.toml"), &text)), &BTreeMap::new(), &[]).unwrap().config;
     let clock = Clock::manual(Timestamp::default());
     let metrics = Metrics::new();
-    Rig { gates: Gates::new(config.upstreams.values(), &clock, &metrics), clock, metrics }
+    Rig {
+        gates: Gates::new(config.upstreams.values().map(|config| (config, None)), None, &clock, &metrics),
+        clock,
+        metrics,
+    }
 }
 
 type Entering<'a> = Pin<Box<dyn Future<Output = Result<Option<Place>, Refusal>> + 'a>>;

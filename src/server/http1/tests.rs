@@ -239,7 +239,7 @@ async fn a_client_that_hangs_up_while_parked_is_gone() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_a_parked_connection_at_once() {
+async fn a_drain_ends_a_parked_connection_after_a_last_call() {
     let mut rig = rig(ALWAYS);
     rig.get("/").await;
     rig.until_parked().await;
@@ -247,6 +247,23 @@ async fn a_drain_ends_a_parked_connection_at_once() {
     let (rest, ended) = rig.end().await;
     assert_eq!(rest, "");
     assert!(matches!(ended, Ended::Done(Ok(()))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_on_its_way_when_the_drain_began_is_answered() {
+    for park_after in [Duration::ZERO, Duration::from_secs(60)] {
+        let mut rig = rig(Patience { park_after, ..ALWAYS });
+        rig.get("/").await;
+        if park_after.is_zero() {
+            rig.until_parked().await;
+        }
+        rig.drain.begin();
+        rig.get("/late").await;
+        rig.get("/later").await;
+        let (rest, ended) = rig.end().await;
+        assert_eq!(rest, "");
+        assert!(matches!(ended, Ended::Done(Ok(()))), "{ended:?}");
+    }
 }
 
 #[tokio::test]

@@ -35,17 +35,25 @@ pub(super) enum Wait {
 
 impl Budget {
     pub(super) fn new(limits: TokenRequests, now: Moment) -> Self {
-        let per_second = limits.per_second.max(SLOWEST);
-        Self {
-            places: limits.concurrent.max(1),
-            per_second,
+        let mut budget = Self {
+            places: 0,
+            per_second: 0.0,
             taken: 0,
             taken_ahead: 0,
-            tokens: per_second.max(1.0),
+            tokens: f64::INFINITY,
             counted_at: now,
             waiting_on_demand: 0,
             waiting_ahead: 0,
-        }
+        };
+        budget.limit(limits);
+        budget
+    }
+
+    /// Other limits from now on. What is under way counts against them.
+    pub(super) fn limit(&mut self, limits: TokenRequests) {
+        self.places = limits.concurrent.max(1);
+        self.per_second = limits.per_second.max(SLOWEST);
+        self.tokens = self.tokens.min(self.burst());
     }
 
     /// How many exchanges may be under way ahead of time.

@@ -1,0 +1,70 @@
+//! Sign-in links for error answers: one for each account and life of its grant, made when first asked for.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Core;
+use crate::account::{AccountKey, Alias};
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
+use crate::proxy::SigninLinks;
+use crate::signin::{Invite, create_invite, login_url};
+use crate::store::Store;
+
+/// Links that were handed out in error answers and may be handed out again.
+const LINKS: usize = 10_000;
+
+pub(super) struct Links {
+    store: Store,
+    clock: Clock,
+    public_url: url::Url,
+    made: Mutex<HashMap<(AccountKey, u64), (Moment, String)>>,
+}
+
+impl Links {
+    /// Shorter than a link's own life, so that nobody is handed one that is about to lapse.
+    const LIFE: Duration = Duration::from_secs(3600);
+
+    pub(super) fn new(core: &Core, config: &Config) -> Self {
+        Self {
+            store: core.store.clone(),
+            clock: core.clock.clone(),
+            public_url: config.signin.public_url.clone(),
+            made: Mutex::default(),
+        }
+    }
+
+    async fn make(&self, alias: &Alias) -> Option<String> {
+        let grant = self.store.find(alias.as_str()).await.ok()??;
+        let key = (grant.key.clone(), grant.epoch);
+        let now = self.clock.moment();
+        if let Some((at, link)) = self.made().get(&key)
+            && now.since(*at) < Self::LIFE
+        {
+            return Some(link.clone());
+        }
+        let mut invite = Invite::new(Some(alias.clone()), &grant.key.provider, "bearerd", &self.clock);
+        invite.claims = grant.challenge();
+        invite.account = Some(grant.key);
+        let id = create_invite(&self.store, &self.clock, &invite).await.ok()?;
+        let link = login_url(&self.public_url, &id).to_string();
+        let mut made = self.made();
+        if made.len() >= LINKS {
+            made.clear();
+        }
+        made.insert(key, (now, link.clone()));
+        Some(link)
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<(AccountKey, u64), (Moment, String)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SigninLinks for Links {
+    fn link<'a>(&'a self, alias: &'a Alias) -> Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>> {
+        Box::pin(self.make(alias))
+    }
+}

@@ -1,0 +1,174 @@
+//! What is in force: everything that can be replaced while it serves, and the one place that replaces it.
+//!
+//! Invariants: one reload at a time; nothing is replaced before everything of the next configuration is made; a request that has begun
+//! ends by what it began with.
+
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::made::{Explainer, Made};
+use super::reload::{Handle, Reloadable, Watch};
+use super::{Core, StartError};
+use crate::admin::{Admin, Readiness};
+use crate::config::{Changes, Config, Loaded, ServerLimits};
+use crate::front::{Front, Pages};
+use crate::hosts::Hosts;
+use crate::server::{Current, CurrentTerms, Settings, Terms};
+
+pub(super) struct Live {
+    core: Arc<ArcSwap<Core>>,
+    /// One for each worker.
+    fronts: Arc<[Arc<Current<Front>>]>,
+    /// Where they have a listener of their own.
+    pages: Option<Arc<Current<Pages>>>,
+    admin: Arc<Current<Admin>>,
+    terms: CurrentTerms,
+    /// Beside the rest: an end waits for no reload.
+    limits: ArcSwap<ServerLimits>,
+    readiness: Readiness,
+    handle: Arc<Handle>,
+    /// `None`: the configuration can't be read again.
+    pub(super) reloadable: Option<(Loaded, Reloadable)>,
+    in_force: Mutex<InForce>,
+}
+
+/// The configuration that is in force.
+pub(super) struct InForce {
+    config: Config,
+    made: Made,
+    /// As it was read last; `None`: as at the start.
+    pub(super) loaded: Option<Loaded>,
+    pub(super) watch: Watch,
+}
+
+impl InForce {
+    pub(super) fn new(config: Config, made: Made) -> Self {
+        Self { config, made, loaded: None, watch: Watch::default() }
+    }
+}
+
+impl Live {
+    pub(super) fn new(
+        core: Arc<ArcSwap<Core>>,
+        fronts: Arc<[Arc<Current<Front>>]>,
+        pages: Option<Arc<Current<Pages>>>,
+        terms: CurrentTerms,
+        mut in_force: InForce,
+        reloadable: Option<(Loaded, Reloadable)>,
+    ) -> Arc<Self> {
+        let readiness = Core::readiness(&core);
+        if let Some((loaded, _)) = &reloadable {
+            in_force.watch = Watch::of(loaded.files.clone());
+        }
+        Arc::new_cyclic(|live: &Weak<Self>| {
+            let handle = Arc::new(Handle(live.clone()));
+            let admin = admin(&in_force.config, &in_force.made, &readiness, &handle);
+            Self {
+                core,
+                fronts,
+                pages,
+                admin: Arc::new(Current::new(admin)),
+                terms,
+                limits: ArcSwap::from_pointee(in_force.config.server.limits.clone()),
+                readiness,
+                handle,
+                reloadable,
+                in_force: Mutex::new(in_force),
+            }
+        })
+    }
+
+    pub(super) fn admin(&self) -> Arc<Current<Admin>> {
+        Arc::clone(&self.admin)
+    }
+
+    pub(super) fn core(&self) -> Core {
+        Core::clone(&self.core.load())
+    }
+
+    pub(super) async fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().await
+    }
+
+    pub(super) fn limits(&self) -> Arc<ServerLimits> {
+        self.limits.load_full()
+    }
+
+    pub(super) fn begin_drain(&self) {
+        self.readiness.begin_drain();
+    }
+
+    /// Starts what goes on beside requests.
+    pub(super) fn begin(self: &Arc<Self>) {
+        let core = self.core();
+        watch_grants(&core);
+        if self.reloadable.is_some() {
+            core.tasks.spawn_forever(super::reload::watch_files(Arc::downgrade(self)));
+        }
+    }
+
+    /// Makes everything of `new`, then puts it in force. What needs a restart stays as it is.
+    pub(super) fn replace(&self, in_force: &mut InForce, new: &Loaded, changes: &Changes) -> Result<(), StartError> {
+        let config = held_back(new, &in_force.config, changes);
+        let made = in_force.made.next(&config, changes)?;
+        let mut terms = Terms::new(&Settings::from(&config.server))?;
+        if !changes.touch("server.tls") {
+            terms = terms.with_tls_of(&self.terms.load());
+        }
+        let admin = admin(&config, &made, &self.readiness, &self.handle);
+        // Nothing fails from here on.
+        self.terms.store(Arc::new(terms));
+        self.limits.store(Arc::new(config.server.limits.clone()));
+        for front in &*self.fronts {
+            let before = front.get();
+            let pages = before.pages.is_some().then(|| made.pages.clone());
+            let proxy = before.proxy.next(made.shared.clone());
+            front.replace(Front { proxy, pages, clock: before.clock.clone() });
+        }
+        if let Some(pages) = &self.pages {
+            pages.replace(made.pages.clone());
+        }
+        self.admin.replace(admin);
+        self.core.store(Arc::new(made.core.clone()));
+        let before = std::mem::replace(&mut in_force.made, made);
+        if !before.core.vault.is_same(&in_force.made.core.vault) {
+            before.core.vault.retire();
+            watch_grants(&in_force.made.core);
+        }
+        in_force.config = config;
+        Ok(())
+    }
+}
+
+fn watch_grants(core: &Core) {
+    let vault = core.vault.clone();
+    core.tasks.spawn_forever(async move { vault.watch().await });
+}
+
+fn admin(config: &Config, made: &Made, readiness: &Readiness, handle: &Arc<Handle>) -> Admin {
+    let names = Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []);
+    let explain = Arc::new(Explainer(made.shared.clone()));
+    let metrics = made.core.metrics.clone();
+    Admin::new(&config.admin, readiness.clone(), metrics, names, explain, handle.clone())
+}
+
+/// `new`, with what needs a restart as it is in `running`; and with it what follows from that.
+fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
+    let mut config = new.config.clone();
+    let (server, signin) = (&mut config.server, &mut config.signin);
+    if changes.hold_back("server.listen") && new.is_default("server", "public_url") {
+        server.public_url = running.server.public_url.clone();
+    }
+    if new.is_default("signin", "public_url") {
+        signin.public_url = server.public_url.clone();
+    }
+    server.listen.clone_from(&running.server.listen);
+    server.workers = running.server.workers;
+    server.share_port = running.server.share_port;
+    config.admin.listen = running.admin.listen.clone();
+    signin.listen.clone_from(&running.signin.listen);
+    config.store = running.store.clone();
+    config
+}

@@ -1,0 +1,7 @@
+//! Another configuration while it serves: what brings it about, what it changes and what it leaves alone, and what a mistake does: nothing.
+
+mod effects;
+mod flights;
+mod house;
+mod mistakes;
+mod triggers;
