@@ -7,8 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use schemars::{Schema, SchemaGenerator};
+
 use crate::account::{AccountKey, Alias};
-use crate::admin::{Admin, Check, Explain, Readiness};
+use crate::admin::desk::Link;
+use crate::admin::{self, Admin, Check, Desk, Explain, Readiness};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
 use crate::front::{Front, Pages};
@@ -20,7 +23,7 @@ use crate::proxy::explain::{Explanation, Question, QuestionError};
 use crate::proxy::{self, AccessLog, Ledger, Proxy, SigninLinks};
 use crate::server::{BindError, Bound, Running, Settings, StartError as ServerStartError};
 use crate::signin::{Invite, Signin, create_invite, login_url};
-use crate::store::{Store, StoreError};
+use crate::store::{Grant, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::vault::Vault;
 
@@ -95,6 +98,15 @@ impl Core {
             self.vault.clone(),
             self.clock.clone(),
         )
+    }
+
+    /// What operators do, with or without a server.
+    pub fn desk(&self, config: &Config) -> Desk {
+        let links = Arc::new(Links::new(self, config));
+        Desk::new(self.store.clone(), self.vault.clone(), config, move |grant, by| {
+            let links = Arc::clone(&links);
+            async move { links.fresh(grant, &by).await }
+        })
     }
 
     /// What the data path goes by, made once for all workers.
@@ -182,8 +194,15 @@ impl App {
             None => None,
         };
         let readiness = core.readiness();
-        let names = Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []);
-        let service = Admin::new(&config.admin, readiness.clone(), core.metrics.clone(), names, explain);
+        let setup = admin::Setup {
+            desk: core.desk(config),
+            readiness: readiness.clone(),
+            metrics: core.metrics.clone(),
+            hosts: Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []),
+            explain,
+            clock: core.clock.clone(),
+        };
+        let service = Admin::new(&config.admin, setup);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, service)?;
         let vault = core.vault.clone();
         core.tasks.spawn_forever(async move { vault.watch().await });
@@ -243,6 +262,10 @@ impl Explain for Explainer {
             serde_json::to_value(explanation).map_err(|error| error.to_string())
         })
     }
+
+    fn schemas(&self, generator: &mut SchemaGenerator) -> [Schema; 2] {
+        [generator.subschema_for::<Question>(), generator.subschema_for::<Explanation>()]
+    }
 }
 
 /// Sign-in links for error answers: one for each account and life of its grant, made when first asked for.
@@ -275,17 +298,22 @@ impl Links {
         {
             return Some(link.clone());
         }
-        let mut invite = Invite::new(Some(alias.clone()), &grant.key.provider, "bearerd", &self.clock);
-        invite.claims = grant.challenge();
-        invite.account = Some(grant.key);
-        let id = create_invite(&self.store, &self.clock, &invite).await.ok()?;
-        let link = login_url(&self.public_url, &id).to_string();
+        let link = self.fresh(grant, "bearerd").await.ok()?.url;
         let mut made = self.made();
         if made.len() >= LINKS {
             made.clear();
         }
         made.insert(key, (now, link.clone()));
         Some(link)
+    }
+
+    /// A new one, for the account's own user.
+    async fn fresh(&self, grant: Grant, by: &str) -> Result<Link, StoreError> {
+        let mut invite = Invite::new(Some(grant.alias.clone()), &grant.key.provider, by, &self.clock);
+        invite.claims = grant.challenge();
+        invite.account = Some(grant.key);
+        let id = create_invite(&self.store, &self.clock, &invite).await?;
+        Ok(Link { url: login_url(&self.public_url, &id).to_string(), expires: invite.expires })
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, HashMap<(AccountKey, u64), (crate::clock::Moment, String)>> {
