@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
@@ -195,6 +195,9 @@ impl Problem {
             parameter: self.parameter.clone(),
         };
         let mut response = respond(kind.status(), CONTENT_TYPE, serde_json::json!(document).to_string());
+        if kind == Kind::Unauthenticated {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(wait) = self.retry_after {
             // A part of a second counts as a whole one: who comes too early is refused again.
             let seconds = wait.as_millis().div_ceil(1000).max(1);

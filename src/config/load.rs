@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Report, Setting};
 use super::tree::Origin;
-use super::{Config, Masked, Mistake, Mistakes, print, raw, resolve};
+use super::{Config, Mistake, Mistakes, print, raw, resolve};
 
 /// Where the file is when nobody says so; the first that exists.
 const PLACES: [&str; 2] = ["bearerd.toml", "/etc/bearerd/bearerd.toml"];
@@ -79,7 +79,7 @@ impl Config {
         let (mistakes, warnings, settings) = report.into_parts();
         match config {
             Some(mut config) if mistakes.is_empty() => {
-                config.masked = Masked { toml: print::toml(&settings), json: print::json(&settings) };
+                config.masked = print::masked(&settings);
                 Ok(Loaded { config, warnings, path, settings })
             }
             _ => Err(Mistakes::new(mistakes, path, warnings)),

@@ -45,7 +45,7 @@ pub struct Config {
     pub masked: Masked,
 }
 
-/// The whole configuration as it may be shown: secrets masked.
+/// The whole configuration as it may be shown: secrets and hashes of keys masked.
 #[derive(Clone, Debug, Default)]
 pub struct Masked {
     /// With a comment where a value is no default.

@@ -107,8 +107,7 @@ impl Store {
         sqlite::exists(config)
     }
 
-    /// Whether a living process with the store of this place open calls itself so in `opened_by`. Who can't look into that place
-    /// can't know the name of one.
+    /// Whether a living process with the store of this place open calls itself so in `opened_by`.
     pub fn is_opened_by(config: &config::Store, process: &str) -> bool {
         sqlite::is_opened_by(config, process)
     }

@@ -1,7 +1,7 @@
 //! The running server of our own store, by its admin API.
 //!
-//! Invariant: a token, of ours or of an account, goes to nobody but the process that has our store open: it says a name that only who can
-//! look into the store's directory knows, and that directory says whether it lives.
+//! Invariant: a token, of ours or of an account, goes to no program that has taken the port while no server of ours runs: whoever answers
+//! has to say the random name of a lock in the store's directory, and its holder has to live.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

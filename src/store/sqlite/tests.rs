@@ -37,7 +37,7 @@ fn what_is_looked_for_is_found_by_an_index() {
         (
             Some("reauth"),
             "SEARCH grants USING INDEX grants_not_active (state=? AND alias>? AND alias<?)",
-            "SEARCH grants USING COVERING INDEX grants_not_active (state=? AND alias>?)",
+            "SEARCH grants USING INDEX grants_not_active (state=? AND alias>?)",
         ),
     ] {
         let wanted = Wanted { state, ..Wanted::default() };
