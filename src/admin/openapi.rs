@@ -36,7 +36,7 @@ pub fn document(explain: &dyn Explain) -> Value {
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "token": [] }, {}],
+        "security": [{ "token": [] }],
         "paths": paths,
         "components": {
             "securitySchemes": { "token": {

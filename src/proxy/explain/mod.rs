@@ -34,8 +34,10 @@ pub struct Question {
     /// As the client would name it beside the path: Basic user name, or `Bearerd-Account`.
     #[serde(default)]
     pub account: Option<String>,
+    #[schemars(regex(pattern = r"^[A-Za-z]+$"))]
     pub method: String,
     /// A path with or without a query, or an absolute URL.
+    #[schemars(regex(pattern = r"^(https?://[a-z0-9.-]+)?/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*$"))]
     pub path: String,
 }
 

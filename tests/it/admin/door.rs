@@ -51,6 +51,27 @@ async fn health_needs_no_token_and_the_rest_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_route_asks_for_the_token_but_three() {
+    let rig = with_token(Clock::system()).await;
+    let right = format!("Bearer {TOKEN}");
+    let document = json(&ask(&rig, "/openapi.json", &[("authorization", &right)]).await);
+    let mut open = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("methods") {
+            let request = bare(&method.to_ascii_uppercase(), path).body(empty()).expect("a request");
+            let answer = rig.send_to_admin(request).await;
+            if operation["security"] == serde_json::json!([]) {
+                assert_eq!(answer.status(), 200, "{method} {path}");
+                open.push(path.as_str());
+            } else {
+                assert_problem(&answer, 401, "unauthenticated");
+            }
+        }
+    }
+    assert_eq!(open, ["/livez", "/readyz", "/v1/about"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_tokens_are_limited_and_the_right_one_passes() {
     let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
     let rig = with_token(clock.clone()).await;
