@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::hosts::{HostRefusal, Hosts, is_navigation};
-use crate::proxy::{self, Kind, Peer, Proxy, Refusal, ReplyBody};
+use crate::proxy::{self, Kind, Peer, PeerAddress, Proxy, Refusal, ReplyBody};
 use crate::server::Service;
 use crate::signin::Signin;
 use crate::tasks::Tasks;
@@ -94,13 +94,17 @@ impl Service for Pages {
 impl Service for Admin {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>, _: &Peer) -> Response<Self::Body> {
+    async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Self::Body> {
         let (head, body) = request.into_parts();
-        Self::handle(self, &head, body).await
+        let peer = match peer.address {
+            PeerAddress::Tcp(address) => admin::Peer::Address(address.ip()),
+            PeerAddress::Unix { uid, .. } => admin::Peer::User(uid),
+        };
+        Self::handle(self, &head, body, peer).await
     }
 
     fn panicked(&self) -> Response<Self::Body> {
-        admin::problem(StatusCode::INTERNAL_SERVER_ERROR, "a bug of ours; see the log")
+        admin::Kind::InternalError.because("a bug of ours; see the log").response()
     }
 }
 
@@ -168,6 +172,8 @@ fn refuse(refusal: &Refusal, clock: &Clock) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
     #[test]

@@ -154,6 +154,18 @@ impl Hosts {
     }
 }
 
+/// Whether the request names its host by an IP address. A page of another origin that has its own name point at us can't.
+pub fn is_address(head: &Parts) -> bool {
+    let header = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+    let named = |authority: &str| {
+        let host = split_host(authority)?;
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        bare.parse::<std::net::IpAddr>().map_err(|_| HostRefusal::Malformed)
+    };
+    let authorities = head.uri.authority().map(http::uri::Authority::as_str).into_iter().chain(header);
+    authorities.map(named).fold(None, |_, named| Some(named.is_ok())).unwrap_or(false)
+}
+
 /// Whether this is a person following a link to us, the one thing that another site's page may cause: the way back from an
 /// identity provider is one.
 pub fn is_navigation(head: &Parts) -> bool {

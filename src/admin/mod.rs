@@ -1,274 +1,213 @@
-//! The operators' listener: health, metrics, and what a request would meet. No answer holds a token or a key, and none allows another origin.
+//! The operators' listener: health, metrics, the admin API. No answer holds a token or a key, and none allows another origin.
 //!
 //! A request is judged in this order: the Host, the page that it came from, the bearer token (health is exempt, so that a
-//! supervisor needs no secret), the path, the method.
+//! supervisor needs no secret), the path, the method, the parameters. What operators do is in `desk`, which knows nothing of HTTP;
+//! `routes` is the table that the router and the OpenAPI document are made from.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use serde::Serialize;
 
+pub use self::desk::{Actor, Desk, Peer};
+use self::desk::{Clients, Query, Taken, import};
+use self::door::Door;
 pub use self::explain::Explain;
+pub use self::problem::{Document, Kind, Problem};
 pub use self::ready::{Check, Readiness};
 pub use self::reload::{NotReloaded, Reload, Reloaded};
+use self::request::Parameters;
+use self::routes::{Found, Operation};
+use crate::clock::Clock;
 use crate::config;
-use crate::hosts::{HostRefusal, Hosts};
+use crate::hosts::{HostRefusal, Hosts, is_address};
 use crate::metrics::{self, Metrics};
 
+pub mod desk;
+mod door;
 mod explain;
+mod openapi;
+mod problem;
 mod ready;
 mod reload;
+mod request;
+mod routes;
 
-/// A handle on the admin pages; clones share it.
+const JSON: &str = "application/json";
+
+/// A handle on the admin surface; clones share it.
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<Inner>);
 
 struct Inner {
-    /// Of the configured token; a digest, so that comparing takes as long for every length.
-    token_digest: Option<[u8; 32]>,
-    hosts: Hosts,
-    readiness: Readiness,
-    metrics: Metrics,
-    explain: Arc<dyn Explain>,
-    reload: Arc<dyn Reload>,
+    door: Door,
+    setup: Setup,
+    /// The OpenAPI document.
+    document: String,
 }
 
-/// What there is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Page {
-    Live,
-    Ready,
-    Metrics,
-    Explain,
-    Reload,
+/// What the surface stands on.
+pub struct Setup {
+    pub desk: Desk,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    pub hosts: Hosts,
+    pub explain: Arc<dyn Explain>,
+    pub reload: Arc<dyn Reload>,
+    pub clock: Clock,
 }
 
-impl Page {
-    fn of(path: &str) -> Option<Self> {
-        match path {
-            "/livez" => Some(Self::Live),
-            "/readyz" => Some(Self::Ready),
-            "/metrics" => Some(Self::Metrics),
-            "/v1/explain" => Some(Self::Explain),
-            "/v1/reload" => Some(Self::Reload),
-            _ => None,
-        }
-    }
-
-    fn methods(self) -> (&'static [Method], &'static str) {
-        match self {
-            Self::Live | Self::Ready | Self::Metrics => (&[Method::GET, Method::HEAD], "GET, HEAD"),
-            Self::Explain | Self::Reload => (&[Method::POST], "POST"),
-        }
-    }
-}
+type Answer = Response<Full<Bytes>>;
 
 impl Admin {
-    pub fn new(
-        config: &config::Admin,
-        readiness: Readiness,
-        metrics: Metrics,
-        hosts: Hosts,
-        explain: Arc<dyn Explain>,
-        reload: Arc<dyn Reload>,
-    ) -> Self {
-        let token_digest = config.token.as_ref().map(|token| Sha256::digest(token.expose()).into());
-        Self(Arc::new(Inner { token_digest, hosts, readiness, metrics, explain, reload }))
+    pub fn new(config: &config::Admin, setup: Setup) -> Self {
+        let door = Door::new(config.token.as_ref(), setup.clock.clone());
+        let document = openapi::document(&*setup.explain).to_string();
+        Self(Arc::new(Inner { door, setup, document }))
     }
 
     /// Answers one request. Its body is read only where it is of interest.
-    pub async fn handle<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, head: &Parts, body: B, peer: Peer) -> Answer
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
-        let admin = &self.0;
-        if let Err(refusal) = admin.hosts.check(head) {
-            let status = match refusal {
-                HostRefusal::NotAllowed => StatusCode::MISDIRECTED_REQUEST,
-                HostRefusal::Missing | HostRefusal::Doubled | HostRefusal::Malformed => StatusCode::BAD_REQUEST,
-            };
-            return problem(status, &refusal.to_string());
-        }
-        if admin.hosts.cross_site(head, false) {
-            return problem(StatusCode::FORBIDDEN, "the request comes from a page of another origin");
-        }
-        let page = Page::of(head.uri.path());
-        let is_health = matches!(page, Some(Page::Live | Page::Ready));
-        if !is_health && !self.may_enter(head) {
-            let mut answer = problem(StatusCode::UNAUTHORIZED, "the bearer token of [admin] is missing or wrong");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
-        }
-        let Some(page) = page else {
-            return problem(StatusCode::NOT_FOUND, "there is nothing here");
-        };
-        let (methods, allow) = page.methods();
-        if !methods.contains(&head.method) {
-            let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here: {allow}"));
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-            return answer;
-        }
-        match page {
-            Page::Live => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-            Page::Ready => {
-                let report = admin.readiness.report().await;
-                let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                answer(status, "application/json", serde_json::json!(report).to_string())
+        self.0.answer(head, body, peer).await.unwrap_or_else(|problem| problem.response())
+    }
+}
+
+impl Inner {
+    async fn answer<B>(&self, head: &Parts, body: B, peer: Peer) -> Result<Answer, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let found = routes::find(&head.method, head.uri.path());
+        let operation = if let Found::Route { operation, .. } = found { Some(operation) } else { None };
+        self.admit(head, peer, operation)?;
+        match found {
+            Found::Route { operation, id } => self.perform(operation, id, head, body, peer).await,
+            Found::OtherMethods(allowed) => {
+                let problem = Kind::MethodNotAllowed.because(format!("the methods here: {allowed}"));
+                let mut answer = problem.response();
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_str(&allowed).expect("names of methods"));
+                Ok(answer)
             }
-            Page::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, admin.metrics.render()),
-            Page::Explain => match explain::answer(&*admin.explain, head, body).await {
-                Ok(explanation) => answer(StatusCode::OK, "application/json", explanation),
-                Err((status, why)) => problem(status, &why),
-            },
-            Page::Reload => reload::said(&admin.reload.reload().await),
+            Found::Nothing => Err(Kind::NotFound.because("there is nothing here")),
         }
     }
 
-    fn may_enter(&self, head: &Parts) -> bool {
-        let Some(expected) = &self.0.token_digest else { return true };
-        let mut lines = head.headers.get_all(AUTHORIZATION).iter();
-        let (Some(credential), None) = (lines.next(), lines.next()) else { return false };
-        let Some((scheme, token)) = credential.to_str().ok().and_then(|text| text.split_once(' ')) else {
-            return false;
-        };
-        let given: [u8; 32] = Sha256::digest(token).into();
-        scheme.eq_ignore_ascii_case("bearer") && bool::from(given.ct_eq(expected))
+    fn admit(&self, head: &Parts, peer: Peer, operation: Option<Operation>) -> Result<(), Problem> {
+        let hosts = &self.setup.hosts;
+        match hosts.check(head) {
+            Ok(_) => {}
+            // Supervisors and scrapers call a pod by its address. No page of another origin can: its host is a name.
+            Err(HostRefusal::NotAllowed) if operation.is_some_and(Operation::is_for_machines) && is_address(head) => {}
+            Err(refusal @ HostRefusal::NotAllowed) => return Err(Kind::HostNotAllowed.because(refusal.to_string())),
+            Err(refusal) => return Err(Kind::BadRequest.because(refusal.to_string())),
+        }
+        if hosts.cross_site(head, false) {
+            return Err(Kind::CrossSite.because("the request comes from a page of another origin"));
+        }
+        match operation {
+            Some(operation) if operation.is_open() => Ok(()),
+            _ => self.door.admit(door::bearer(&head.headers), peer),
+        }
+    }
+
+    async fn perform<B>(
+        &self,
+        operation: Operation,
+        id: &str,
+        head: &Parts,
+        body: B,
+        peer: Peer,
+    ) -> Result<Answer, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let Setup { desk, readiness, metrics, explain, reload, .. } = &self.setup;
+        let by = Actor::Api(peer);
+        let parameters = Parameters::read(head, operation.parameters())?;
+        Ok(match operation {
+            Operation::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+            Operation::Ready => {
+                let report = readiness.report().await;
+                document(if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
+            }
+            Operation::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics.render()),
+            Operation::OpenApi => respond(StatusCode::OK, JSON, self.document.clone()),
+            Operation::About => ok(&desk.about()),
+            Operation::ListAccounts => ok(&desk.accounts(&Query::read(&parameters)?).await?),
+            Operation::ImportAccount => {
+                let verify = parameters.flag("verify")?.unwrap_or(true);
+                let row = request::json(head, body).await?;
+                let row = import::read(&row).map_err(|why| Kind::InvalidBody.because(why))?;
+                taken(&desk.import(row, verify).await?)
+            }
+            Operation::ShowAccount => ok(&desk.account(id).await?),
+            Operation::RemoveAccount => {
+                desk.remove(id, &by).await?;
+                nothing()
+            }
+            Operation::RefreshAccount => ok(&desk.refresh(id, &by).await?),
+            Operation::RevokeAccount => ok(&desk.revoke(id, &by).await?),
+            Operation::MakeSigninLink => document(StatusCode::CREATED, &desk.signin_link(id, &by).await?),
+            Operation::ListClients => ok(&Clients { clients: desk.clients().to_vec() }),
+            Operation::ShowConfig => ok(desk.configuration()),
+            Operation::Explain => {
+                let question = request::json(head, body).await?;
+                let explained = explain.explain(&question).await;
+                ok(&explained.map_err(|why| Kind::InvalidBody.because(why))?)
+            }
+            Operation::Reload => ok(&reload.reload().await?),
+        })
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("hosts", &self.hosts).finish_non_exhaustive()
+        f.debug_struct("Admin").field("hosts", &self.setup.hosts).finish_non_exhaustive()
     }
 }
 
-/// An error as an RFC 9457 problem document. `detail` must be safe for everyone to read.
-pub fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
-    problem_with(status, detail, &[])
+fn ok(value: &impl Serialize) -> Answer {
+    document(StatusCode::OK, value)
 }
 
-/// The same with further members.
-fn problem_with(status: StatusCode, detail: &str, more: &[(&str, serde_json::Value)]) -> Response<Full<Bytes>> {
-    let title = status.canonical_reason().unwrap_or_default();
-    let mut document = serde_json::json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail,
-    });
-    for (name, value) in more {
-        document[*name] = value.clone();
+fn document(status: StatusCode, value: &impl Serialize) -> Answer {
+    respond(status, JSON, serde_json::to_string(value).expect("plain data with text keys"))
+}
+
+fn taken(taken: &Taken) -> Answer {
+    match taken {
+        Taken::Already(account) => ok(account),
+        Taken::New(account) => {
+            let mut answer = document(StatusCode::CREATED, account);
+            let place = HeaderValue::from_str(&format!("/v1/accounts/{}", account.id)).expect("hexadecimal digits");
+            answer.headers_mut().insert(LOCATION, place);
+            answer
+        }
     }
-    answer(status, "application/problem+json", document.to_string())
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn nothing() -> Answer {
+    let mut answer = respond(StatusCode::NO_CONTENT, JSON, "");
+    answer.headers_mut().remove(CONTENT_TYPE);
+    answer
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use http::Request;
-    use http_body_util::BodyExt;
-
-    use super::*;
-    use crate::clock::{Clock, Timestamp};
-    use crate::config::Listen;
-
-    fn admin(token: Option<&str>) -> Admin {
-        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
-        let config = config::Admin { listen, token: token.map(Into::into) };
-        let clock = Clock::manual(Timestamp::from_secs(0));
-        let readiness = Readiness::new(clock, vec![Check::new("store", async || Ok(()))]);
-        Admin::new(
-            &config,
-            readiness,
-            Metrics::new(),
-            Hosts::new([], &[], []),
-            Arc::new(explain::tests::Echo),
-            Arc::new(reload::tests::Never),
-        )
-    }
-
-    async fn ask(admin: &Admin, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String, Parts) {
-        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let head = request.body(()).unwrap().into_parts().0;
-        let (answer, body) = admin.handle(&head, Full::default()).await.into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        let mut echo = head;
-        echo.headers = answer.headers;
-        (answer.status, text, echo)
-    }
-
-    #[tokio::test]
-    async fn health_needs_no_token_and_the_rest_does() {
-        let admin = admin(Some("t0ken"));
-        let status = async |path, headers: &[(&str, &str)]| ask(&admin, "GET", path, headers).await.0;
-        assert_eq!(status("/livez", &[]).await, StatusCode::OK);
-        assert_eq!(status("/readyz", &[]).await, StatusCode::OK);
-        assert_eq!(status("/metrics", &[("authorization", "Bearer t0ken")]).await, StatusCode::OK);
-        assert_eq!(status("/metrics", &[("authorization", "bearer t0ken")]).await, StatusCode::OK);
-        for headers in [
-            &[][..],
-            &[("authorization", "Bearer t0ke")],
-            &[("authorization", "Bearer t0ken ")],
-            &[("authorization", "Basic t0ken")],
-            &[("authorization", "t0ken")],
-            &[("authorization", "Bearer t0ken"), ("authorization", "Bearer t0ken")],
-        ] {
-            let (status, body, echo) = ask(&admin, "GET", "/metrics", headers).await;
-            assert_eq!(
-                (status, echo.headers[WWW_AUTHENTICATE].to_str().unwrap()),
-                (StatusCode::UNAUTHORIZED, "Bearer")
-            );
-            assert!(!body.contains("t0ken"), "{body}");
-        }
-        assert_eq!(status("/nothing", &[]).await, StatusCode::UNAUTHORIZED);
-    }
-
-    #[tokio::test]
-    async fn errors_are_problem_documents() {
-        let admin = admin(None);
-        let (status, body, echo) = ask(&admin, "GET", "/nothing", &[]).await;
-        assert_eq!(status, StatusCode::NOT_FOUND);
-        assert_eq!(echo.headers[CONTENT_TYPE], "application/problem+json");
-        let document: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&document["status"], &document["title"]), (&404.into(), &"Not Found".into()));
-
-        let (status, _, echo) = ask(&admin, "POST", "/metrics", &[]).await;
-        assert_eq!((status, echo.headers[ALLOW].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"));
-    }
-
-    #[tokio::test]
-    async fn other_hosts_and_other_origins_are_refused() {
-        let admin = admin(None);
-        let foreign = Request::get("/metrics").header("host", "evil.com:8081").body(()).unwrap().into_parts().0;
-        assert_eq!(admin.handle(&foreign, Full::default()).await.status(), StatusCode::MISDIRECTED_REQUEST);
-        let none = Request::get("/livez").body(()).unwrap().into_parts().0;
-        assert_eq!(admin.handle(&none, Full::default()).await.status(), StatusCode::BAD_REQUEST);
-        let (status, _, echo) = ask(&admin, "GET", "/metrics", &[("origin", "http://localhost:3000")]).await;
-        assert_eq!(status, StatusCode::FORBIDDEN);
-        assert!(echo.headers.keys().all(|name| !name.as_str().starts_with("access-control-")));
-    }
-
-    #[tokio::test]
-    async fn metrics_are_open_metrics() {
-        let (status, body, echo) = ask(&admin(None), "GET", "/metrics", &[]).await;
-        assert_eq!((status, echo.headers[CONTENT_TYPE].to_str().unwrap()), (StatusCode::OK, metrics::CONTENT_TYPE));
-        assert!(body.contains("bearerd_build_info") && body.ends_with("# EOF\n"));
-    }
 }

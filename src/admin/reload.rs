@@ -2,12 +2,10 @@
 
 use std::pin::Pin;
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::Full;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{answer, problem_with};
+use super::problem::{ConfigurationMistake, Kind, Problem};
 use crate::config::Mistake;
 
 /// Reads the configuration again and puts it in force, if it has no mistake.
@@ -16,10 +14,11 @@ pub trait Reload: Send + Sync {
 }
 
 /// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Reloaded {
     /// `applied`, or `unchanged` where there was nothing that could be.
     pub outcome: &'static str,
+    /// Keys, or sections, of the configuration.
     pub changed: Vec<String>,
     /// What stays as it was until the next start.
     pub needs_restart: Vec<String>,
@@ -33,38 +32,32 @@ pub enum NotReloaded {
     Impossible(&'static str),
 }
 
-pub(super) fn said(result: &Result<Reloaded, NotReloaded>) -> Response<Full<Bytes>> {
-    match result {
-        Ok(reloaded) => answer(StatusCode::OK, "application/json", serde_json::json!(reloaded).to_string()),
-        Err(NotReloaded::Impossible(why)) => problem_with(StatusCode::CONFLICT, why, &[]),
-        Err(NotReloaded::Mistakes(mistakes)) => {
-            let detail = match mistakes.len() {
-                1 => "the configuration has a mistake; nothing was changed".to_owned(),
-                count => format!("the configuration has {count} mistakes; nothing was changed"),
-            };
-            let list = mistakes.iter().map(|mistake| {
-                serde_json::json!({ "key": mistake.path, "what": mistake.what, "origin": mistake.origin.to_string() })
-            });
-            problem_with(StatusCode::UNPROCESSABLE_ENTITY, &detail, &[("mistakes", list.collect())])
-        }
+impl From<NotReloaded> for Problem {
+    fn from(why: NotReloaded) -> Self {
+        let mistakes = match why {
+            NotReloaded::Impossible(why) => return Kind::NotReloadable.because(why),
+            NotReloaded::Mistakes(mistakes) => mistakes,
+        };
+        let detail = match mistakes.len() {
+            1 => "the configuration has a mistake; nothing was changed".to_owned(),
+            count => format!("the configuration has {count} mistakes; nothing was changed"),
+        };
+        let said = mistakes.into_iter().map(|Mistake { path, what, origin }| ConfigurationMistake {
+            key: path,
+            what,
+            origin: origin.to_string(),
+        });
+        Self { mistakes: said.collect(), ..Kind::ConfigurationInvalid.because(detail) }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use http::StatusCode;
     use http_body_util::BodyExt as _;
 
     use super::*;
     use crate::config::Origin;
-
-    /// Has nothing to read.
-    pub struct Never;
-
-    impl Reload for Never {
-        fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Reloaded, NotReloaded>> + Send + '_>> {
-            Box::pin(async { Err(NotReloaded::Impossible("there is nothing to read")) })
-        }
-    }
 
     #[tokio::test]
     async fn every_mistake_is_said_with_its_key_and_its_place() {
@@ -73,7 +66,7 @@ pub(super) mod tests {
             what: "is not the key of this certificate".to_owned(),
             origin: Origin::File { line: 3, column: 1 },
         };
-        let (head, body) = said(&Err(NotReloaded::Mistakes(vec![mistake]))).into_parts();
+        let (head, body) = Problem::from(NotReloaded::Mistakes(vec![mistake])).response().into_parts();
         let document: serde_json::Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
         assert_eq!(head.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(document["status"], 422);

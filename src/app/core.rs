@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::StartError;
+use super::links::Links;
 use super::made::Made;
-use crate::admin::{Check, Readiness};
+use crate::admin::{Check, Desk, Readiness};
 use crate::clock::Clock;
 use crate::config::{self, Changes, Config};
 use crate::metrics::Metrics;
@@ -80,6 +81,15 @@ impl Core {
             self.vault.clone(),
             self.clock.clone(),
         )
+    }
+
+    /// What operators do, with or without a server.
+    pub fn desk(&self, config: &Config) -> Desk {
+        let links = Arc::new(Links::new(self, config));
+        Desk::new(self.store.clone(), self.vault.clone(), config, move |grant, by| {
+            let links = Arc::clone(&links);
+            async move { links.fresh(grant, &by).await }
+        })
     }
 
     /// What a request would meet, by this configuration and this store. Sends nothing and writes nothing.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::Core;
 use crate::account::{AccountKey, Alias};
+use crate::admin::desk::Link;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::proxy::SigninLinks;
 use crate::signin::{Invite, create_invite, login_url};
-use crate::store::Store;
+use crate::store::{Grant, Store, StoreError};
 
 /// Links that were handed out in error answers and may be handed out again.
 const LINKS: usize = 10_000;
@@ -45,17 +46,22 @@ impl Links {
         {
             return Some(link.clone());
         }
-        let mut invite = Invite::new(Some(alias.clone()), &grant.key.provider, "bearerd", &self.clock);
-        invite.claims = grant.challenge();
-        invite.account = Some(grant.key);
-        let id = create_invite(&self.store, &self.clock, &invite).await.ok()?;
-        let link = login_url(&self.public_url, &id).to_string();
+        let link = self.fresh(grant, "bearerd").await.ok()?.url;
         let mut made = self.made();
         if made.len() >= LINKS {
             made.clear();
         }
         made.insert(key, (now, link.clone()));
         Some(link)
+    }
+
+    /// A new one, for the account's own user.
+    pub(super) async fn fresh(&self, grant: Grant, by: &str) -> Result<Link, StoreError> {
+        let mut invite = Invite::new(Some(grant.alias.clone()), &grant.key.provider, by, &self.clock);
+        invite.claims = grant.challenge();
+        invite.account = Some(grant.key);
+        let id = create_invite(&self.store, &self.clock, &invite).await?;
+        Ok(Link { url: login_url(&self.public_url, &id).to_string(), expires: invite.expires })
     }
 
     fn made(&self) -> MutexGuard<'_, HashMap<(AccountKey, u64), (Moment, String)>> {

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::made::{Explainer, Made};
 use super::reload::{Handle, Reloadable, Watch};
 use super::{Core, StartError};
-use crate::admin::{Admin, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::config::{Changes, Config, Loaded, ServerLimits};
 use crate::front::{Front, Pages};
 use crate::hosts::Hosts;
@@ -148,10 +148,16 @@ fn watch_grants(core: &Core) {
 }
 
 fn admin(config: &Config, made: &Made, readiness: &Readiness, handle: &Arc<Handle>) -> Admin {
-    let names = Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []);
-    let explain = Arc::new(Explainer(made.shared.clone()));
-    let metrics = made.core.metrics.clone();
-    Admin::new(&config.admin, readiness.clone(), metrics, names, explain, handle.clone())
+    let setup = admin::Setup {
+        desk: made.core.desk(config),
+        readiness: readiness.clone(),
+        metrics: made.core.metrics.clone(),
+        hosts: Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []),
+        explain: Arc::new(Explainer(made.shared.clone())),
+        reload: handle.clone(),
+        clock: made.core.clock.clone(),
+    };
+    Admin::new(&config.admin, setup)
 }
 
 /// `new`, with what needs a restart as it is in `running`; and with it what follows from that.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::links::Links;
 use super::{Core, StartError};
+use schemars::{Schema, SchemaGenerator};
+
 use crate::admin::Explain;
 use crate::config::{Changes, Config};
 use crate::front::Pages;
 use crate::hosts::Hosts;
 use crate::proxy::caller::Clients;
-use crate::proxy::explain::Question;
+use crate::proxy::explain::{Explanation, Question};
 use crate::proxy::{self, Before};
 
 pub(super) struct Made {
@@ -88,5 +90,9 @@ impl Explain for Explainer {
             let explanation = self.0.explain(&question).await.map_err(|error| error.to_string())?;
             serde_json::to_value(explanation).map_err(|error| error.to_string())
         })
+    }
+
+    fn schemas(&self, generator: &mut SchemaGenerator) -> [Schema; 2] {
+        [generator.subschema_for::<Question>(), generator.subschema_for::<Explanation>()]
     }
 }

@@ -116,7 +116,10 @@ impl Config {
         let config = tree.and_then(|tree| resolve::resolve(&tree, environment, &report).ok());
         let Findings { mistakes, warnings, settings, files, unshown } = report.findings();
         match config {
-            Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings, path, files, settings, unshown }),
+            Some(mut config) if mistakes.is_empty() => {
+                config.masked = print::masked(&settings);
+                Ok(Loaded { config, warnings, path, files, settings, unshown })
+            }
             _ => Err(Mistakes::new(mistakes, path, warnings, files)),
         }
     }

@@ -46,6 +46,15 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub clients: Vec<Client>,
     pub log: Log,
+    pub masked: Masked,
+}
+
+/// The whole configuration as it may be shown: secrets and hashes of keys masked.
+#[derive(Clone, Debug, Default)]
+pub struct Masked {
+    /// With a comment where a value is no default.
+    pub toml: String,
+    pub json: serde_json::Value,
 }
 
 /// `[server]`: the data listener.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::read::Setting;
+use super::Masked;
+use super::read::{MASK, Setting};
 use super::tree::Origin;
 
 /// TOML that reads back as the same configuration, but for the masked secrets.
@@ -31,6 +32,15 @@ pub fn toml(settings: &[Setting]) -> String {
 /// The same as a JSON object.
 pub fn json(settings: &[Setting]) -> serde_json::Value {
     toml::from_str(&toml(settings)).expect("what we print is TOML, and TOML without dates and infinities is JSON")
+}
+
+/// Both, for eyes that are not the file's owner's: the hash of a key is nobody's business either.
+pub fn masked(settings: &[Setting]) -> Masked {
+    let mut settings = settings.to_vec();
+    for setting in settings.iter_mut().filter(|setting| setting.key == "key_hash") {
+        setting.value = MASK.into();
+    }
+    Masked { toml: toml(&settings), json: json(&settings) }
 }
 
 /// `clients[2]` is a table of a list: `[[clients]]`; `clients[2].limits` belongs to the last one: `[clients.limits]`.

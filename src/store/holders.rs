@@ -102,6 +102,11 @@ impl Drop for Holders {
     }
 }
 
+/// Whether the process behind `id` surely lives, asked by one that is no holder itself.
+pub fn is_alive(directory: &Path, id: HolderId) -> bool {
+    File::open(file_of(directory, id)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn file_of(directory: &Path, id: HolderId) -> PathBuf {
     directory.join(format!("{id}.lock"))
 }
@@ -121,7 +126,10 @@ mod tests {
         let second = Holders::register(directory.path().join("holders")).unwrap();
         assert!(!first.is_dead(first.own()) && !first.is_dead(second.own()) && !second.is_dead(first.own()));
         let gone = second.own();
+        let holders = directory.path().join("holders");
+        assert!(is_alive(&holders, gone) && !is_alive(directory.path(), gone));
         drop(second);
+        assert!(!is_alive(&holders, gone));
         assert!(first.is_dead(gone));
     }
 

@@ -39,6 +39,27 @@ pub struct Store {
     observer: Option<(Metrics, Clock)>,
 }
 
+/// Which accounts a page shows.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// As `Grant::state` calls it.
+    pub state: Option<&'static str>,
+    pub provider: Option<String>,
+    /// A part of the alias or of the user's name, upper and lower case alike.
+    pub search: Option<String>,
+    /// Only aliases that come after this one.
+    pub after: Option<String>,
+    pub limit: usize,
+}
+
+/// A page of accounts.
+#[derive(Debug)]
+pub struct Listed {
+    pub grants: Vec<Grant>,
+    /// After which alias the next page begins; `None`: this is the last. A page that is not full, or empty, may have a next one.
+    pub next: Option<String>,
+}
+
 /// How an account came by a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
@@ -86,6 +107,16 @@ impl Store {
         sqlite::exists(config)
     }
 
+    /// Whether a living process with the store of this place open calls itself so in `opened_by`.
+    pub fn is_opened_by(config: &config::Store, process: &str) -> bool {
+        sqlite::is_opened_by(config, process)
+    }
+
+    /// A random name of this opening of the store.
+    pub fn opened_by(&self) -> String {
+        self.backend.opened_by()
+    }
+
     /// Opens the store, making it (and its key file) on the first start.
     pub async fn open(config: &config::Store, clock: Clock, tasks: Tasks) -> Result<Self, StoreError> {
         let config = config.clone();
@@ -126,10 +157,15 @@ impl Store {
         self.run("holds", move |backend| backend.holds(&key, &refresh_token)).await
     }
 
-    /// Grants in the order of their aliases, after `after`, without tokens.
-    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        let after = after.map(str::to_owned);
-        self.run("list", move |backend| backend.list(after.as_deref(), limit)).await
+    /// The account of this name, which `AccountKey::id` makes.
+    pub async fn by_id(&self, id: &str) -> Result<Option<Grant>, StoreError> {
+        let id = id.to_owned();
+        self.run("by_id", move |backend| backend.by_id(&id)).await
+    }
+
+    /// The next accounts of those that are wanted, in the order of their aliases, without tokens.
+    pub async fn list(&self, wanted: Wanted) -> Result<Listed, StoreError> {
+        self.run("list", move |backend| backend.list(&wanted)).await
     }
 
     /// Active grants of `provider` whose refresh token nobody has used since `before`, the longest idle first, without tokens;

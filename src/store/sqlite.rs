@@ -16,7 +16,7 @@ use super::grant::{Change, Claim, Commit, Committed, Failed, Failure, Grant, Sig
 use super::holders::Holders;
 use super::refresh::{self, Ask, Decision, Row, Successor};
 use super::seal::KeyRing;
-use super::{Held, KeyStatus, Refusal, Revoked, StoreError};
+use super::{Held, KeyStatus, Listed, Refusal, Revoked, StoreError, Wanted};
 use crate::account::AccountKey;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Rotation;
@@ -24,12 +24,13 @@ use crate::fault;
 use crate::secret::Secret;
 
 mod columns;
+mod listing;
 mod open;
 mod record;
 mod tickets;
 mod transaction;
 
-pub use self::open::exists;
+pub use self::open::{exists, is_opened_by};
 
 /// The most changes in one answer; the next question gets the rest.
 const CHANGES: u32 = 4096;
@@ -69,6 +70,10 @@ impl Sqlite {
         self.read(|connection| open::check_key(connection, &self.keys))
     }
 
+    pub fn opened_by(&self) -> String {
+        self.holders.own().to_string()
+    }
+
     pub fn key_status(&self) -> Result<Vec<KeyStatus>, StoreError> {
         self.read(open::key_status)
     }
@@ -96,12 +101,22 @@ impl Sqlite {
         })
     }
 
-    pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        self.read(|connection| Ok(without_tokens(Record::after(connection, after.unwrap_or_default(), limit)?)))
+    pub fn by_id(&self, id: &str) -> Result<Option<Grant>, StoreError> {
+        self.read(|connection| {
+            let record = Record::by_account_id(connection, id)?;
+            record.map(|record| record.grant(connection, &self.keys)).transpose()
+        })
+    }
+
+    pub fn list(&self, wanted: &Wanted) -> Result<Listed, StoreError> {
+        self.read(|connection| listing::page(connection, wanted))
     }
 
     pub fn idle(&self, provider: &str, before: Timestamp, skip: usize, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        self.read(|connection| Ok(without_tokens(Record::idle(connection, provider, before, skip, limit)?)))
+        self.read(|connection| {
+            let records = Record::idle(connection, provider, before, skip, limit)?;
+            Ok(records.into_iter().filter_map(|record| record.into_grant(Vec::new())).collect())
+        })
     }
 
     pub fn counts(&self) -> Result<Vec<(String, &'static str, u64)>, StoreError> {
@@ -325,10 +340,6 @@ impl Sqlite {
     fn holder_is_dead(&self, row: &Row) -> bool {
         row.intent.is_some_and(|intent| self.holders.is_dead(intent.holder))
     }
-}
-
-fn without_tokens(records: Vec<Record>) -> Vec<Grant> {
-    records.into_iter().filter_map(|record| record.into_grant(Vec::new())).collect()
 }
 
 #[cfg(test)]

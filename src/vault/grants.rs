@@ -109,6 +109,15 @@ impl Vault {
         Ok(true)
     }
 
+    /// Removes the account. False: there is no such account.
+    pub async fn remove(&self, key: &AccountKey, alias: &Alias) -> Result<bool, StoreError> {
+        let removed = self.0.store.remove(key).await?;
+        if removed {
+            self.0.follow_own(alias).await;
+        }
+        Ok(removed)
+    }
+
     /// The operator's `accounts refresh`: renews the tokens of every upstream of the account's provider, one after the other,
     /// whatever the leases say; may revive an account that waits for interaction, and what waits for it with a challenge.
     pub async fn refresh(&self, alias: &Alias) -> Result<Grant, LeaseError> {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the end-to-end tests need: Debian packages and, beside this file, npm packages pinned by package-lock.json and
-# Microsoft's MSAL for Python in a virtual environment, pinned by msal/requirements.txt.
+# Microsoft's MSAL for Python and Schemathesis in virtual environments, pinned by msal/requirements.txt and schemathesis/requirements.txt.
 # Does nothing, quickly, when everything is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -28,3 +28,4 @@ install_packages
 need_cargo
 install_npm
 install_pip .venv "MSAL for Python" msal/requirements.txt
+install_pip schemathesis/.venv "Schemathesis" schemathesis/requirements.txt

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod accounts_cli;
+mod admin;
 mod batch;
 mod challenges;
 mod cli;

@@ -7,7 +7,7 @@ use bearerd::config::Rotation;
 use bearerd::store::{Claim, StoreError};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::rig::{Rig, claim, claimed, found, sign_in, signed_in};
+use crate::rig::{Rig, claim, claimed, found, listed, sign_in, signed_in};
 
 const DIRECTORY: &str = "BEARERD_TEST_STORE";
 const FULL_DISK: &str = "BEARERD_TEST_FULL_DISK";
@@ -58,7 +58,7 @@ async fn a_full_disk_is_named_and_breaks_nothing() {
     shell.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(FULL_DISK, rig.path());
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(rig.open().await.list(None, 10).await.unwrap().len(), 2);
+    assert_eq!(listed(&rig.open().await, None, 10).await.len(), 2);
 }
 
 fn child(rig: &Rig) -> Command {

@@ -10,8 +10,8 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::import::{When, timestamp, without_values};
 use crate::account::Alias;
+use crate::admin::desk::import::{When, timestamp, without_values};
 use crate::clock::Timestamp;
 use crate::config::{Config, Provider, ProviderKind, Upstream};
 use crate::oauth::is_one_cloud;

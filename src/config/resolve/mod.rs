@@ -23,7 +23,9 @@ use super::mistakes::Reported;
 use super::read::{Report, Section};
 use super::tree::Table;
 use super::values::{self, delay, duration, flag, integer, of_text};
-use super::{Admin, Config, Listen, Log, LogAccess, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls};
+use super::{
+    Admin, Config, Listen, Log, LogAccess, LogFormat, Masked, Server, ServerLimits, Signin, SigninMode, Store, Tls,
+};
 
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
 const OWN_PATHS: [&str; 4] = ["v1.0", "beta", "as", ".bearerd"];
@@ -54,6 +56,8 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         upstreams: upstreams?,
         clients: clients?,
         log: log?,
+        // Known when everything is read.
+        masked: Masked::default(),
     };
     let open_to_nobody = config.providers.values().all(|provider| provider.allowed_tenants.is_empty());
     if config.signin.mode == SigninMode::Open && open_to_nobody {

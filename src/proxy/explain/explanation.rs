@@ -1,5 +1,6 @@
 //! An explanation as it is shown: names, states and times, and nothing that is secret.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::error::Refusal;
@@ -10,7 +11,7 @@ use crate::store::{Grant, Parked};
 use crate::vault::{Foreseen, Freshness, Next, Subject};
 
 /// Everything that decides about a request, as far as it is known before the request is made.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     pub method: String,
     pub path: String,
@@ -28,21 +29,22 @@ pub struct Explanation {
     pub verdict: Verdict,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Asking {
     pub name: String,
     pub proof: String,
     pub identity: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedAccount")]
 pub struct Account {
     pub alias: String,
     /// The client's `accounts` name it, and no other selector contradicts.
     pub may_act: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Destination {
     pub name: String,
     /// Where the request would go, and what of the client's target is forwarded.
@@ -51,7 +53,7 @@ pub struct Destination {
     pub provider: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Rule {
     pub permits: bool,
     /// `allow[0]`, `deny[0]`, `read_only`, `allow` (none of them matches), `members` (of a `$batch`), `alias`, `none`.
@@ -60,7 +62,7 @@ pub struct Rule {
     pub text: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GrantState {
     /// `active`, `uncertain`, `reauth`, `revoked`, or `none`: there is no such account.
     pub state: &'static str,
@@ -75,7 +77,7 @@ pub struct GrantState {
     pub next_try: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Waiting {
     pub scopes: String,
     /// Only where a claims challenge is answered.
@@ -84,14 +86,14 @@ pub struct Waiting {
     pub since: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Token {
     /// `fresh`, `ageing`, `expiring`, `expired`.
     pub state: &'static str,
     pub expires_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Verdict {
     pub sent: bool,
     pub text: String,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Uri, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::explanation::{Account, Asking, Destination, Explanation, GrantState, Rule, Token, Verdict, Waiting};
@@ -24,7 +25,7 @@ use crate::config::Identity;
 use crate::vault::{LeaseError, Next, Subject};
 
 /// What somebody wants to know.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// May be left out where there is only one.
@@ -33,8 +34,10 @@ pub struct Question {
     /// As the client would name it beside the path: Basic user name, or `Bearerd-Account`.
     #[serde(default)]
     pub account: Option<String>,
+    #[schemars(regex(pattern = r"^[A-Za-z]+$"))]
     pub method: String,
     /// A path with or without a query, or an absolute URL.
+    #[schemars(regex(pattern = r"^(https?://[a-z0-9.-]+)?/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*$"))]
     pub path: String,
 }
 

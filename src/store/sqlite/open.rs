@@ -12,16 +12,18 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
-use super::Sqlite;
+use super::{Sqlite, columns};
+use crate::account::AccountKey;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::store::holders::Holders;
+use crate::store::holders::{self, HolderId, Holders};
 use crate::store::key_file::{self, MasterKey};
 use crate::store::seal::{Broken, KeyRing, NoRandom, Place};
 use crate::store::{KeyStatus, StoreError};
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
 pub(super) const TALLIES: &str = include_str!("tallies.sql");
+pub(super) const ACCOUNTS: &str = include_str!("accounts.sql");
 const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "BRRD".
 const APPLICATION_ID: i64 = 0x4252_5244;
@@ -55,7 +57,7 @@ impl Sqlite {
         }
         let writer = writer(&file).map_err(|error| unusable(&file, error))?;
         let keys = keys(&writer, &file, &master, config)?;
-        let holders = directory.join("holders");
+        let holders = holders_in(directory);
         let holders = Holders::register(holders.clone()).map_err(|error| unusable(&holders, error))?;
         Ok(Self { file, writer: Mutex::new(writer), readers: Mutex::default(), keys, holders, clock })
     }
@@ -64,6 +66,15 @@ impl Sqlite {
 /// Whether a database is there.
 pub fn exists(config: &config::Store) -> bool {
     fs::metadata(file_in(&config.path)).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// Whether the living process of this name has opened the database that is at this place.
+pub fn is_opened_by(config: &config::Store, process: &str) -> bool {
+    HolderId::parse(process).is_some_and(|process| holders::is_alive(&holders_in(&config.path), process))
+}
+
+fn holders_in(directory: &Path) -> PathBuf {
+    directory.join("holders")
 }
 
 fn file_in(directory: &Path) -> PathBuf {
@@ -110,6 +121,7 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
             let (keys, id, wrapped) = KeyRing::generate(master)?;
             transaction.execute_batch(SCHEMA)?;
             transaction.execute_batch(TALLIES)?;
+            transaction.execute_batch(ACCOUNTS)?;
             transaction.execute("INSERT INTO keyring VALUES (?1, ?2, ?3)", params![id, wrapped, now])?;
             transaction.execute("INSERT INTO key_check VALUES (1, ?1)", [keys.seal(&CHECK, CHECK_TEXT)?])?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -134,6 +146,7 @@ fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     }
     durable(&connection)?;
     tally(&mut connection)?;
+    name_accounts(&mut connection)?;
     Ok(connection)
 }
 
@@ -147,6 +160,35 @@ fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
     if !transaction.table_exists(None, "tallies")? {
         transaction.execute_batch(TALLIES)?;
     }
+    transaction.commit()
+}
+
+/// Likewise; also after an older program, which names nobody.
+fn name_accounts(connection: &mut Connection) -> rusqlite::Result<()> {
+    if !connection.table_exists(None, "grants")? {
+        // Whoever needs it says so.
+        return Ok(());
+    }
+    let all_named = "SELECT NOT EXISTS (SELECT 1 FROM grants WHERE account_id IS NULL)";
+    if connection.column_exists(None, "grants", "account_id")?
+        && connection.query_row(all_named, [], |row| row.get(0))?
+    {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if !transaction.column_exists(None, "grants", "account_id")? {
+        transaction.execute_batch(ACCOUNTS)?;
+    }
+    let nameless = "SELECT id, provider, tenant, subject FROM grants WHERE account_id IS NULL";
+    let nameless: Vec<(i64, AccountKey)> = transaction
+        .prepare(nameless)?
+        .query_map([], |row| Ok((row.get("id")?, columns::key(row)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut name = transaction.prepare("UPDATE grants SET account_id = ?2 WHERE id = ?1")?;
+    for (id, key) in nameless {
+        name.execute(params![id, key.id()])?;
+    }
+    drop(name);
     transaction.commit()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what doesn't read or doesn't open is an error of that one record, by name.
 
-use rusqlite::{Connection, OptionalExtension, Params, Rows, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Params, Transaction, named_params, params};
 
 use super::columns::{Counter, intent, key, parked, parked_text, status, status_name, unsigned};
 use crate::account::{AccountKey, Alias};
@@ -12,12 +12,6 @@ use crate::store::StoreError;
 use crate::store::grant::{AccessToken, Fingerprint, Grant, Status};
 use crate::store::refresh::{self, Bytes, Row};
 use crate::store::seal::{KeyRing, Place};
-
-/// The columns of a record, without its sealed bytes. `access_until` is when its last access token expires.
-const SELECT: &str = "SELECT id, provider, tenant, subject, alias, epoch, version, fence, status, reason_dead, reason_text,
-    reason_claims, reason_since, rt_fp, parent_fp, parent_fence, committed_fence, intent_fence, intent_fp, intent_deadline,
-    intent_holder, intent_last_resort, last_resort_epoch, fail_count, next_try, scopes, parked, username, created_at,
-    signed_in_at, refreshed_at, (SELECT max(expires) FROM access WHERE grant_id = grants.id) AS access_until FROM grants";
 
 /// What the database holds of a grant, but for the sealed bytes. Without an alias it is the memory of a removed one.
 #[derive(Debug)]
@@ -34,6 +28,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The columns of a record, without its sealed bytes. `access_until` is when its last access token expires.
+    pub const SELECT: &str = "SELECT id, provider, tenant, subject, alias, epoch, version, fence, status, reason_dead, reason_text,
+        reason_claims, reason_since, rt_fp, parent_fp, parent_fence, committed_fence, intent_fence, intent_fp, intent_deadline,
+        intent_holder, intent_last_resort, last_resort_epoch, fail_count, next_try, scopes, parked, username, created_at,
+        signed_in_at, refreshed_at, (SELECT max(expires) FROM access WHERE grant_id = grants.id) AS access_until FROM grants";
+
     /// The record of this identity, removed or not.
     pub fn by_key(connection: &Connection, key: &AccountKey) -> Result<Option<Self>, StoreError> {
         let which = "WHERE provider = ?1 AND tenant = ?2 AND subject = ?3";
@@ -48,11 +48,10 @@ impl Record {
         Self::one(connection, "WHERE alias = ?1", [alias], || alias.to_owned())
     }
 
-    /// In the order of their aliases, after `alias`.
-    pub fn after(connection: &Connection, alias: &str, limit: usize) -> Result<Vec<Self>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE alias > ?1 ORDER BY alias LIMIT ?2"))?;
-        Self::readable(statement.query(params![alias, limit])?)
+    /// The record of this name, which `AccountKey::id` makes.
+    pub fn by_account_id(connection: &Connection, id: &str) -> Result<Option<Self>, StoreError> {
+        let record = Self::one(connection, "WHERE account_id = ?1", [id], || id.to_owned())?;
+        Ok(record.filter(|record| record.alias.is_some()))
     }
 
     /// Active ones of `provider` whose refresh token nobody has used since `before`, the longest idle first.
@@ -65,37 +64,41 @@ impl Record {
     ) -> Result<Vec<Self>, StoreError> {
         let [skip, limit] = [skip, limit].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         let mut statement = connection.prepare_cached(&Self::idle_query())?;
-        Self::readable(statement.query(params![provider, before, limit, skip])?)
+        let mut rows = statement.query(params![provider, before, limit, skip])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            records.extend(Self::readable(row));
+        }
+        Ok(records)
     }
 
     /// In the very words of the index `grants_by_use`.
     pub fn idle_query() -> String {
         let used = "max(signed_in_at, coalesce(refreshed_at, signed_in_at))";
         format!(
-            "{SELECT} WHERE provider = ?1 AND {used} < ?2 AND alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL
-             ORDER BY {used} LIMIT ?3 OFFSET ?4"
+            "{} WHERE provider = ?1 AND {used} < ?2 AND alias IS NOT NULL AND status = 'active' AND rt_fp IS NOT NULL
+             ORDER BY {used} LIMIT ?3 OFFSET ?4",
+            Self::SELECT
         )
     }
 
-    /// Those that read; the others are reported in the log and left out.
-    fn readable(mut rows: Rows<'_>) -> Result<Vec<Self>, StoreError> {
-        let mut records = Vec::new();
-        while let Some(row) = rows.next()? {
-            match Self::read(row) {
-                Ok(record) => records.push(record),
-                Err(error) => {
-                    let record: String = row.get("alias").unwrap_or_default();
-                    tracing::error!(record, %error, "a record of the store can't be read");
-                }
+    /// `None`: it does not read, which is reported in the log.
+    pub fn readable(row: &rusqlite::Row<'_>) -> Option<Self> {
+        match Self::read(row) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                let record: String = row.get("alias").unwrap_or_default();
+                tracing::error!(record, %error, "a record of the store can't be read");
+                None
             }
         }
-        Ok(records)
     }
 
     pub fn insert(transaction: &Transaction<'_>, key: &AccountKey, now: Timestamp) -> Result<Self, StoreError> {
         transaction.execute(
-            "INSERT INTO grants (provider, tenant, subject, created_at, signed_in_at) VALUES (?1, ?2, ?3, ?4, ?4)",
-            params![key.provider, key.tenant, key.subject, now],
+            "INSERT INTO grants (provider, tenant, subject, created_at, signed_in_at, account_id)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
+            params![key.provider, key.tenant, key.subject, now, key.id()],
         )?;
         Ok(Self {
             id: transaction.last_insert_rowid(),
@@ -329,7 +332,7 @@ impl Record {
         values: impl Params,
         name: impl FnOnce() -> String,
     ) -> Result<Option<Self>, StoreError> {
-        let mut statement = connection.prepare_cached(&format!("{SELECT} {which}"))?;
+        let mut statement = connection.prepare_cached(&format!("{} {which}", Self::SELECT))?;
         statement.query_row(values, Self::read).optional().map_err(|error| match error.into() {
             StoreError::Corrupt { why, .. } => StoreError::Corrupt { record: name(), why },
             other => other,
