@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Report, Setting};
 use super::tree::Origin;
-use super::{Config, Mistake, Mistakes, print, raw, resolve};
+use super::{Config, Listen, Mistake, Mistakes, print, raw, resolve};
 
 /// Where the file is when nobody says so; the first that exists.
 const PLACES: [&str; 2] = ["bearerd.toml", "/etc/bearerd/bearerd.toml"];
@@ -42,8 +42,7 @@ impl Config {
         environment: &BTreeMap<String, String>,
         overrides: &[(String, String)],
     ) -> Result<Loaded, Mistakes> {
-        let usual = || PLACES.map(PathBuf::from).into_iter().find(|place| place.exists());
-        let Some(path) = path.map(Path::to_path_buf).or_else(usual) else {
+        let Some((path, text)) = read(path)? else {
             return Self::from_text(None, environment, overrides).map_err(|mut mistakes| {
                 mistakes
                     .warnings
@@ -51,19 +50,22 @@ impl Config {
                 mistakes
             });
         };
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::from_text(Some((&path, &text)), environment, overrides),
-            Err(error) => {
-                let what = match error.kind() {
-                    ErrorKind::NotFound => "there is no such file".to_owned(),
-                    ErrorKind::IsADirectory => "is a directory; a file is needed".to_owned(),
-                    ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
-                    _ => format!("can't be read: {error}"),
-                };
-                let mistake = Mistake { path: path.display().to_string(), what, origin: Origin::Default };
-                Err(Mistakes::new(vec![mistake], Some(path), Vec::new()))
-            }
-        }
+        Self::from_text(Some((&path, &text)), environment, overrides)
+    }
+
+    /// Where a server with this configuration has its admin listener. Reads nothing else of it: a mistake elsewhere, made after the
+    /// server started, says nothing about the server.
+    pub fn admin_listen(
+        path: Option<&Path>,
+        environment: &BTreeMap<String, String>,
+        overrides: &[(String, String)],
+    ) -> Result<Listen, Mistakes> {
+        let file = read(path)?;
+        let report = Report::default();
+        let text = file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
+        let listen = raw::layers(text, environment, overrides, &report)
+            .and_then(|tree| resolve::admin_listen(&tree, &report).ok());
+        listen.ok_or_else(|| Mistakes::new(report.into_parts().0, file.map(|(path, _)| path), Vec::new()))
     }
 
     /// The same for a text that is in hand; the path is for messages.
@@ -80,6 +82,25 @@ impl Config {
         match config {
             Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings, path, settings }),
             _ => Err(Mistakes::new(mistakes, path, warnings)),
+        }
+    }
+}
+
+/// The file at `path`, or at the first of the usual places that has one.
+fn read(path: Option<&Path>) -> Result<Option<(PathBuf, String)>, Mistakes> {
+    let usual = || PLACES.map(PathBuf::from).into_iter().find(|place| place.exists());
+    let Some(path) = path.map(Path::to_path_buf).or_else(usual) else { return Ok(None) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) => {
+            let what = match error.kind() {
+                ErrorKind::NotFound => "there is no such file".to_owned(),
+                ErrorKind::IsADirectory => "is a directory; a file is needed".to_owned(),
+                ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
+                _ => format!("can't be read: {error}"),
+            };
+            let mistake = Mistake { path: path.display().to_string(), what, origin: Origin::Default };
+            Err(Mistakes::new(vec![mistake], Some(path), Vec::new()))
         }
     }
 }

@@ -21,6 +21,7 @@ mod layers;
 mod link_streams;
 mod links;
 mod links_in_requests;
+mod live;
 mod outage;
 mod outbound;
 mod policy;
