@@ -1,0 +1,25 @@
+# Sourced by run.sh: counts what holds and what does not, and says so.
+# shellcheck shell=bash disable=SC2154
+
+passed=0
+failed=0
+
+# check WHAT COMMAND...: one check. What a failed command printed is shown.
+check() {
+  local what=$1
+  shift
+  # No subshell: a function may leave variables.
+  if "$@" >"$work/said" 2>&1; then
+    passed=$((passed + 1))
+    printf 'ok      %s\n' "$what"
+  else
+    failed=$((failed + 1))
+    printf 'FAILED  %s\n' "$what"
+    tail -n 40 "$work/said" | sed 's/^/        /'
+  fi
+}
+
+# Conditions that say what they found when they don't hold.
+same() { [[ $1 == "$2" ]] || { printf 'is        %s\nshould be %s\n' "$1" "$2"; return 1; }; }
+contains() { [[ $1 == *"$2"* ]] || { printf 'no %s in:\n%s\n' "$2" "$1"; return 1; }; }
+refuses() { ! "$@"; }
