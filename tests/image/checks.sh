@@ -16,6 +16,7 @@ check() {
     failed=$((failed + 1))
     printf 'FAILED  %s\n' "$what"
     tail -n 40 "$work/said" | sed 's/^/        /'
+    return 1
   fi
 }
 
@@ -23,3 +24,19 @@ check() {
 same() { [[ $1 == "$2" ]] || { printf 'is        %s\nshould be %s\n' "$1" "$2"; return 1; }; }
 contains() { [[ $1 == *"$2"* ]] || { printf 'no %s in:\n%s\n' "$2" "$1"; return 1; }; }
 refuses() { ! "$@"; }
+
+# What runs beside the checks, stopped with them.
+started=()
+stop_all() { ((${#started[@]} == 0)) || kill -KILL "${started[@]}" 2>/dev/null; }
+trap stop_all EXIT
+trap 'exit 130' INT TERM
+
+# until_true COMMAND...: ten seconds at most.
+until_true() {
+  local tries
+  for ((tries = 0; tries < 100; tries++)); do
+    "$@" >/dev/null 2>&1 && return
+    sleep 0.1
+  done
+  "$@"
+}

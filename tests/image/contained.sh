@@ -1,11 +1,6 @@
 # Sourced by run.sh: runs the image as an engine would, between a client and a simulated tenant outside.
 # shellcheck shell=bash disable=SC2154
 
-started=()
-stop_all() { ((${#started[@]} == 0)) || kill -KILL "${started[@]}" 2>/dev/null; }
-trap stop_all EXIT
-trap 'exit 130' INT TERM
-
 # Four ports in a row that nobody uses.
 free_ports() {
   python3 - <<'PYTHON'
@@ -23,16 +18,6 @@ for base in range(21000, 31000, 4):
         for one in held:
             one.close()
 PYTHON
-}
-
-# until_true COMMAND...: ten seconds at most.
-until_true() {
-  local tries
-  for ((tries = 0; tries < 100; tries++)); do
-    "$@" >/dev/null 2>&1 && return
-    sleep 0.1
-  done
-  "$@"
 }
 
 # run_contained NAME [NAME=VALUE...] ARGUMENT...: starts the image's binary; its process id is in $contained, what it says in NAME.log.
@@ -81,7 +66,7 @@ check 'its root can not be written' root_refuses_writing
 install -m 0400 -o 65532 -g 65532 "$work/grants.jsonl" "$work/run.data/grants.jsonl"
 check 'an account is imported beside the running server' exec_contained accounts import grants.jsonl
 check 'a request is answered with what Graph says' contains "$(ask '/v1.0/me')" '"displayName":"Alice'
-check 'links lead through the image' contains "$(ask '/v1.0/me/messages?$top=3')" "http://127.0.0.1:$base/v1.0/me/messages?"
+check 'links lead through the image' contains "$(ask "/v1.0/me/messages?\$top=3")" "http://127.0.0.1:$base/v1.0/me/messages?"
 check 'it is ready' contains "$(curl -sS "http://127.0.0.1:$((base + 1))/readyz")" '"ready":true'
 check 'the provider and the upstream answer, asked from inside' exec_contained check --online
 check 'the store and its key are in the volume, for its user only' same "$(cd "$work/run.data" && stat -c '%a %u %n' bearerd-data bearerd-data/store.key)" \

@@ -14,7 +14,9 @@ mount --bind "$data" "$root/var/lib/bearerd"
 mount --bind "$etc" "$root/etc/bearerd"
 mount --bind "$secrets" "$root/run/secrets"
 for name in hosts resolv.conf; do
-  [[ -e $etc/$name ]] && mount --bind "$etc/$name" "$root/etc/$name" || mount --bind "/etc/$name" "$root/etc/$name"
+  from=/etc
+  if [[ -e $etc/$name ]]; then from=$etc; fi
+  mount --bind "$from/$name" "$root/etc/$name"
 done
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=0755 tmpfs "$root/dev"

@@ -1,5 +1,6 @@
 # Sourced by run.sh: builds the image and looks at what is in it.
 # shellcheck shell=bash disable=SC2154
+# SC2154: the variables are run.sh's.
 
 b() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
 config() { jq -r "$1" "$work/config.json"; }
@@ -18,7 +19,7 @@ PYTHON
 }
 
 check 'hadolint finds nothing in the Dockerfile' hadolint docker/Dockerfile
-check 'shellcheck finds nothing in the scripts' shellcheck -x docker/build.sh tests/image/*.sh
+check 'shellcheck finds nothing in the scripts' shellcheck -x -P SCRIPTDIR docker/build.sh tests/image/*.sh
 
 # The first stage by hand, since no base image can be counted on here: the files that an engine would send, and the script that it would run.
 first_stage() {
@@ -35,9 +36,9 @@ last_stage() {
     skopeo copy -q "docker-archive:$work/image.tar" "oci:$work/oci:test" && umoci unpack --image "$work/oci:test" "$work/bundle"
 }
 
-rm -rf "$work"/{storage,run,context,out,bundle,oci,image.tar}
-check 'the context has all that the build needs, and the build makes the root' first_stage
-check 'the last stage of the Dockerfile makes the image' last_stage
+rm -rf "$work"/{storage,run,context,out,bundle,oci,image.tar,config.json}
+check 'the context has all that the build needs, and the build makes the root' first_stage || return
+check 'the last stage of the Dockerfile makes the image' last_stage || return
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 check 'it runs as user 65532' same "$(config .config.User)" 65532:65532

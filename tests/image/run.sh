@@ -2,7 +2,7 @@
 # `make image`: builds the image without a container engine, takes it apart, runs it as an engine would, and checks what deploys it. Root only:
 # the layers are unpacked with their owners, and the run has namespaces and mounts of its own. `run.sh unit chart` runs parts.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 . tests/image/checks.sh
 
 if [[ $(id -u) -ne 0 ]]; then
@@ -18,6 +18,7 @@ parts=("$@")
 ((${#parts[@]})) || parts=(image contained unit compose chart)
 for part in "${parts[@]}"; do
   printf '\n== %s\n' "$part"
+  # shellcheck source=/dev/null
   . "tests/image/$part.sh"
 done
 

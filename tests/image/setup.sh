@@ -13,6 +13,8 @@ need systemd-analyze systemd
 need unshare util-linux
 need ip iproute2
 need jq jq
+need strace strace
+need pgrep procps
 need file file
 need curl curl ca-certificates
 need unzip unzip

@@ -1,0 +1,57 @@
+# Sourced by run.sh: the systemd unit. No systemd runs here; what it would forbid is held against what bearerd does.
+# shellcheck shell=bash disable=SC2154
+
+unit=docker/systemd/bearerd.service
+exposure() { systemd-analyze security --offline=true --no-pager "$1" | sed -n 's/.*Overall exposure level for .*: \([0-9.]*\).*/\1/p'; }
+at_most() { awk -v is="$1" -v most="$2" 'BEGIN { exit !(is != "" && is + 0 <= most + 0) }' || { echo "is $1, at most $2"; return 1; }; }
+# The system calls that the unit's filters leave, one a line.
+allowed() {
+  systemd-analyze syscall-filter --no-pager >"$work/groups"
+  python3 - "$work/groups" "$unit" <<'PYTHON'
+import re, sys
+groups, current = {}, None
+for line in open(sys.argv[1]):
+    if line.startswith("@"):
+        current = groups.setdefault(line.split()[0], [])
+    elif line.startswith("    ") and not line.strip().startswith("#"):
+        current.append(line.strip())
+def members(name):
+    return {name} if not name.startswith("@") else set().union(*(members(inner) for inner in groups[name]))
+calls = members("@default")
+for line in re.findall(r"^SystemCallFilter=(.*)$", open(sys.argv[2]).read(), re.M):
+    named = set().union(*(members(name) for name in line.lstrip("~").split()))
+    calls = calls - named if line.startswith("~") else calls | named
+print("\n".join(sorted(calls)))
+PYTHON
+}
+called() { grep -oE '^([0-9]+ +)?[a-z_0-9]+\(' "$work"/trace.* | sed 's/.*[ :]//; s/($//' | sort -u; }
+no_writable_code() { ! grep -E '^(mmap|mprotect|pkey_mprotect)\(.*PROT_WRITE\|PROT_EXEC' "$work"/trace.*; }
+only_these_sockets() { ! grep -E '^socket\(' "$work"/trace.* | grep -vE 'socket\(AF_(INET|INET6|UNIX|NETLINK),'; }
+
+mkdir -p "$work/unit"
+sed "s|/usr/local/bin/bearerd|$PWD/target/debug/bearerd|" "$unit" >"$work/unit/bearerd.service"
+check 'systemd finds nothing wrong with the unit' same "$(systemd-analyze verify "$work/unit/bearerd.service" 2>&1)" ''
+score=$(exposure "$unit")
+printf '        exposure %s\n' "$score"
+check 'its exposure is at most 2.0' at_most "$score" 2.0
+# The environment of the unit, as systemd would fill it in, makes a configuration.
+rm -rf "$work/unit/state" "$work/unit/credentials"
+mkdir -p -m 0700 "$work/unit/state/bearerd" "$work/unit/credentials"
+install -m 0400 /dev/stdin "$work/unit/credentials/client-secret" <<<'a secret'
+target/debug/bearerd keys generate "$work/unit/credentials/store.key" >/dev/null
+mapfile -t environment < <(sed -n 's/^Environment=//p' "$unit" | sed "s|%d|$work/unit/credentials|; s|%S|$work/unit/state|")
+environment+=(BEARERD_PROVIDERS__ENTRA__TENANT=contoso.onmicrosoft.com BEARERD_PROVIDERS__ENTRA__CLIENT_ID=11111111-2222-3333-4444-555555555555
+  BEARERD_SERVER__LISTEN="unix:$work/unit/data.sock" BEARERD_ADMIN__LISTEN="unix:$work/unit/admin.sock" NOTIFY_SOCKET="$work/unit/notify")
+check 'its environment hands over the credentials' env -i "${environment[@]}" target/debug/bearerd check
+rm -f "$work"/trace.*
+env -i "${environment[@]}" strace -ff -qq -o "$work/trace" target/debug/bearerd serve >"$work/unit/log" 2>&1 &
+traced=$!
+started+=("$traced")
+check 'it serves from them' until_true env -i "${environment[@]}" target/debug/bearerd check --live
+check 'its key is the credential' refuses test -e "$work/unit/state/bearerd/bearerd-data/store.key"
+kill -TERM "$(pgrep -P "$traced")"
+wait "$traced"
+check 'it ends in order' same "$?" 0
+check 'it makes no system call that the unit forbids' same "$(comm -23 <(called) <(allowed))" ''
+check 'it never has memory that is written and executed' no_writable_code
+check 'it opens no kind of socket that the unit forbids, but for one that may fail' only_these_sockets
