@@ -27,7 +27,7 @@ RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrando
 
 rm -rf "$root" "$volume"
 mkdir -p "$root"/{usr/bin,etc/ssl/certs,etc/bearerd,var/lib,run/secrets,tmp}
-mkdir -p -m 0700 "$volume/bearerd"
+install -d -m 0700 "$volume/bearerd"
 install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/${PROFILE:-release}/bearerd" "$root/usr/bin/bearerd"
 install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 echo 'bearerd:x:65532:65532::/var/lib/bearerd:/sbin/nologin' >"$root/etc/passwd"

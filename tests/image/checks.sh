@@ -40,3 +40,10 @@ until_true() {
   done
   "$@"
 }
+
+# ends_in_order PROCESS CHILD: SIGTERM to the process ends the child of this shell that waits for it, with 0, within 45 seconds.
+ends_in_order() {
+  kill -TERM "$1" || return
+  timeout 45 tail --pid="$2" -f /dev/null || kill -KILL "$1"
+  wait "$2" || { echo "exit code $?"; return 1; }
+}

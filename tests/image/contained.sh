@@ -71,9 +71,8 @@ check 'it is ready' contains "$(curl -sS "http://127.0.0.1:$((base + 1))/readyz"
 check 'the provider and the upstream answer, asked from inside' exec_contained check --online
 check 'the store and its key are in the volume, for its user only' same "$(cd "$work/run.data" && stat -c '%a %u %n' bearerd-data bearerd-data/store.key)" \
   $'700 65532 bearerd-data\n600 65532 bearerd-data/store.key'
-kill -TERM "$contained"
-wait "$outside"
-check 'SIGTERM ends it in order' same "$? $(grep -c drained "$work/served.log")" '0 1'
+check 'SIGTERM ends it in order' ends_in_order "$contained" "$outside"
+check 'and it says so' contains "$(tail -n 1 "$work/served.log")" drained
 
 # Names: a static binary finds hosts by /etc/hosts and by a name server. Nobody listens where they lead: a refused connection proves the name.
 printf '127.0.0.1 localhost\n127.0.0.7 graph.in-hosts.test\n' >"$work/run.etc/hosts"

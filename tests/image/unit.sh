@@ -1,4 +1,4 @@
-# Sourced by run.sh: the systemd unit. No systemd runs here; what it would forbid is held against what bearerd does.
+# Sourced by run.sh: the systemd unit. No systemd runs here: what it would forbid is held against what bearerd does.
 # shellcheck shell=bash disable=SC2154
 
 unit=docker/systemd/bearerd.service
@@ -24,9 +24,9 @@ for line in re.findall(r"^SystemCallFilter=(.*)$", open(sys.argv[2]).read(), re.
 print("\n".join(sorted(calls)))
 PYTHON
 }
-called() { grep -oE '^([0-9]+ +)?[a-z_0-9]+\(' "$work"/trace.* | sed 's/.*[ :]//; s/($//' | sort -u; }
-no_writable_code() { ! grep -E '^(mmap|mprotect|pkey_mprotect)\(.*PROT_WRITE\|PROT_EXEC' "$work"/trace.*; }
-only_these_sockets() { ! grep -E '^socket\(' "$work"/trace.* | grep -vE 'socket\(AF_(INET|INET6|UNIX|NETLINK),'; }
+called() { grep -oE '^([0-9]+ +)?[a-z_0-9]+\(' "$place"/trace.* | sed 's/.*[ :]//; s/($//' | sort -u; }
+no_writable_code() { ! grep -E '^(mmap|mprotect|pkey_mprotect)\(.*PROT_WRITE\|PROT_EXEC' "$place"/trace.*; }
+only_these_sockets() { ! grep -E '^socket\(' "$place"/trace.* | grep -vE 'socket\(AF_(INET|INET6|UNIX|NETLINK),'; }
 
 mkdir -p "$work/unit"
 sed "s|/usr/local/bin/bearerd|$PWD/target/debug/bearerd|" "$unit" >"$work/unit/bearerd.service"
@@ -34,24 +34,25 @@ check 'systemd finds nothing wrong with the unit' same "$(systemd-analyze verify
 score=$(exposure "$unit")
 printf '        exposure %s\n' "$score"
 check 'its exposure is at most 2.0' at_most "$score" 2.0
-# The environment of the unit, as systemd would fill it in, makes a configuration.
-rm -rf "$work/unit/state" "$work/unit/credentials"
-mkdir -p -m 0700 "$work/unit/state/bearerd" "$work/unit/credentials"
-install -m 0400 /dev/stdin "$work/unit/credentials/client-secret" <<<'a secret'
-target/debug/bearerd keys generate "$work/unit/credentials/store.key" >/dev/null
-mapfile -t environment < <(sed -n 's/^Environment=//p' "$unit" | sed "s|%d|$work/unit/credentials|; s|%S|$work/unit/state|")
+# The environment of the unit as systemd would fill it in, for a user as unprivileged as its own. Its files are where this user reaches them.
+place=$(mktemp -d)
+trap 'stop_all; rm -rf "$place"' EXIT
+install -m 0755 target/debug/bearerd "$place/bearerd"
+install -d -m 0700 "$place/state" "$place/credentials"
+install -m 0400 /dev/stdin "$place/credentials/client-secret" <<<'a secret'
+"$place/bearerd" keys generate "$place/credentials/store.key" >/dev/null
+chown -R 65532:65532 "$place"
+mapfile -t environment < <(sed -n 's/^Environment=//p' "$unit" | sed "s|%d|$place/credentials|; s|%S|$place/state|")
 environment+=(BEARERD_PROVIDERS__ENTRA__TENANT=contoso.onmicrosoft.com BEARERD_PROVIDERS__ENTRA__CLIENT_ID=11111111-2222-3333-4444-555555555555
-  BEARERD_SERVER__LISTEN="unix:$work/unit/data.sock" BEARERD_ADMIN__LISTEN="unix:$work/unit/admin.sock" NOTIFY_SOCKET="$work/unit/notify")
-check 'its environment hands over the credentials' env -i "${environment[@]}" target/debug/bearerd check
-rm -f "$work"/trace.*
-env -i "${environment[@]}" strace -ff -qq -o "$work/trace" target/debug/bearerd serve >"$work/unit/log" 2>&1 &
+  BEARERD_SERVER__LISTEN="unix:$place/data.sock" BEARERD_ADMIN__LISTEN="unix:$place/admin.sock")
+as_user=(env -C "$place" -i "${environment[@]}" setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs)
+check 'its environment hands over the credentials' "${as_user[@]}" ./bearerd check
+"${as_user[@]}" strace -ff -qq -o "$place/trace" ./bearerd serve >"$work/unit/log" 2>&1 &
 traced=$!
 started+=("$traced")
-check 'it serves from them' until_true env -i "${environment[@]}" target/debug/bearerd check --live
-check 'its key is the credential' refuses test -e "$work/unit/state/bearerd/bearerd-data/store.key"
-kill -TERM "$(pgrep -P "$traced")"
-wait "$traced"
-check 'it ends in order' same "$?" 0
+check 'it serves from them' until_true "${as_user[@]}" ./bearerd check --live
+check 'it makes no key of its own' same "$(find "$place/state" -name '*.key')" ''
+check 'it ends in order' ends_in_order "$(pgrep -P "$traced")" "$traced"
 check 'it makes no system call that the unit forbids' same "$(comm -23 <(called) <(allowed))" ''
 check 'it never has memory that is written and executed' no_writable_code
 check 'it opens no kind of socket that the unit forbids, but for one that may fail' only_these_sockets
