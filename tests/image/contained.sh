@@ -40,7 +40,6 @@ of_process() { sed -n "s/^$1:[[:space:]]*//p" "/proc/$contained/status"; }
 ask() { curl -sS --max-time 10 -u "alice:$key" "http://127.0.0.1:$base$1"; }
 root_refuses_writing() { ! touch "/proc/$contained/root/usr/bin/x" 2>/dev/null && ! touch "/proc/$contained/root/x" 2>/dev/null; }
 
-check 'the sandbox outside is built' cargo build --quiet --locked --bin bearerd
 base=$(free_ports)
 target/debug/bearerd sandbox --tenant-only --port-base "$base" >"$work/sandbox.log" 2>&1 &
 started+=("$!")

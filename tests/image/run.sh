@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `make image`: builds the image without a container engine, takes it apart, runs it as an engine would, and checks what deploys it. Root only:
-# the layers are unpacked with their owners, and the run has namespaces and mounts of its own. `run.sh unit chart` runs parts.
+# `make image`: builds the image without a container engine, takes it apart, runs it as an engine would, and checks all that deploys it. Root
+# only: the layers are unpacked with their owners, and the run has namespaces and mounts of its own. `run.sh unit chart` runs parts; `contained`
+# and the end of `chart` need what `image` left.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 . tests/image/checks.sh
@@ -13,6 +14,9 @@ tests/image/setup.sh || exit 1
 PATH=$PWD/target/tools/bin:$PWD/tests/image/.venv/bin:$PWD/tests/image/node_modules/.bin:$PATH:/usr/sbin
 work=$PWD/target/image
 mkdir -p "$work"
+
+# The tenant outside, and what reads configurations: the binary that `make test` leaves.
+cargo build --quiet --locked --bin bearerd || exit 1
 
 parts=("$@")
 ((${#parts[@]})) || parts=(image contained unit compose chart)

@@ -17,6 +17,7 @@ need strace strace
 need pgrep procps
 need file file
 need curl curl ca-certificates
+need openssl openssl
 need unzip unzip
 need shellcheck shellcheck
 need_venv
