@@ -19,7 +19,7 @@ PYTHON
 }
 
 check 'hadolint finds nothing in the Dockerfile' hadolint docker/Dockerfile
-check 'shellcheck finds nothing in the scripts' shellcheck -x -P SCRIPTDIR docker/build.sh tests/image/*.sh
+check 'shellcheck finds nothing in the scripts' shellcheck -x -P SCRIPTDIR docker/build.sh docker/systemd/bearerd-cli tests/image/*.sh
 
 # The first stage by hand, since no base image can be counted on here: the files that an engine would send, and the script that it would run.
 first_stage() {
@@ -44,6 +44,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 check 'it runs as user 65532' same "$(config .config.User)" 65532:65532
 check 'it starts the server' same "$(config '.config.Entrypoint + .config.Cmd | join(" ")')" '/usr/bin/bearerd serve'
 check 'its health check is the binary' same "$(config '.config.Healthcheck.Test | join(" ")')" 'CMD /usr/bin/bearerd check --live'
+check 'it is found by its name' same "$(config '.config.Env | join(" ")')" PATH=/usr/bin
 check 'it stops by SIGTERM' same "$(config .config.StopSignal)" SIGTERM
 check 'its volume is where the store is' same "$(config '.config.Volumes | keys | join(" ")') $(config .config.WorkingDir)" '/var/lib/bearerd /var/lib/bearerd'
 check 'it names its ports' same "$(config '.config.ExposedPorts | keys | join(" ")')" '8080/tcp 8081/tcp'

@@ -34,6 +34,9 @@ check 'systemd finds nothing wrong with the unit' same "$(systemd-analyze verify
 score=$(exposure "$unit")
 printf '        exposure %s\n' "$score"
 check 'its exposure is at most 2.0' at_most "$score" 2.0
+# The command line beside it gets the same credentials and the same variables.
+pairs() { grep -oE '(LoadCredential=|BEARERD_[A-Z0-9_]+)[a-z./:-]*' "$1" | sort; }
+check 'the command line beside it has its credentials and its variables' same "$(pairs docker/systemd/bearerd-cli)" "$(pairs "$unit")"
 # The environment of the unit as systemd would fill it in, for a user as unprivileged as its own. Its files are where this user reaches them.
 place=$(mktemp -d)
 trap 'stop_all; rm -rf "$place"' EXIT
