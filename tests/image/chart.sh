@@ -54,6 +54,8 @@ rendered least --skip-schema-validation --set store.kind=shared,replicas=2,autos
 check 'with a store that pods share it would scale' contains "$(kinds "$work/chart/scaled.yaml")" HorizontalPodAutoscaler
 check 'and fit Kubernetes' kubernetes-validate -k 1.33 --strict "$work/chart/scaled.yaml"
 
+sed -n '/^# values.yaml$/,/^```$/p' docs/deploy.md | sed '$d' >"$work/chart/documented-values.yaml"
+check 'the values of docs/deploy.md render' helm template graph "$chart" --namespace graph --values "$work/chart/documented-values.yaml"
 check 'two pods are refused' refused_for 'the embedded store is for one pod' --set replicas=2
 check 'autoscaling is refused' refused_for 'the embedded store is for one pod' --set autoscaling.enabled=true
 check 'another store is refused' refused_for "at '/store/kind'" --set store.kind=postgres

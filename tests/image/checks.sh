@@ -47,3 +47,22 @@ ends_in_order() {
   timeout 45 tail --pid="$2" -f /dev/null || kill -KILL "$1"
   wait "$2" || { echo "exit code $?"; return 1; }
 }
+
+# Four ports in a row that nobody uses.
+free_ports() {
+  python3 - <<'PYTHON'
+import socket
+for base in range(21000, 31000, 4):
+    held = []
+    try:
+        for port in range(base, base + 4):
+            held.append(socket.create_server(("127.0.0.1", port)))
+        print(base)
+        break
+    except OSError:
+        continue
+    finally:
+        for one in held:
+            one.close()
+PYTHON
+}

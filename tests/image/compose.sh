@@ -30,3 +30,22 @@ check 'the configuration for a tenant is valid' env BEARERD_PROVIDERS__ENTRA__CR
   target/debug/bearerd check --config docker/compose/tenant.toml
 published=$(grep -o 'bk_[A-Za-z0-9_-]*' docker/compose.yaml)
 check 'the published key opens the published client' contains "$(cat docker/compose/sandbox.toml)" "sha256:$(printf %s "$published" | sha256sum | cut -d ' ' -f 1)"
+
+# What compose.yaml starts, on other ports: the tenant, and the proxy by the published configuration and key.
+base=$(free_ports)
+target/debug/bearerd sandbox --tenant-only --port-base "$base" >"$work/compose.log" 2>&1 &
+started+=("$!")
+check 'the tenant starts' until_true curl -fsS -o "$work/compose.jsonl" "http://127.0.0.1:$((base + 2))/_sandbox/grants?count=1"
+rm -rf "$work/compose-store"
+proxy=(env BEARERD_SERVER__LISTEN=127.0.0.1:"$base" BEARERD_ADMIN__LISTEN=127.0.0.1:$((base + 1)) BEARERD_STORE__PATH="$work/compose-store"
+  BEARERD_STORE__KEY_FILE="$work/compose-store/store.key" BEARERD_PROVIDERS__ENTRA__AUTHORITY=http://127.0.0.1:$((base + 2))
+  BEARERD_UPSTREAMS__GRAPH__URL=http://127.0.0.1:$((base + 3)) target/debug/bearerd --config docker/compose/sandbox.toml)
+"${proxy[@]}" serve >"$work/compose-proxy.log" 2>&1 &
+started+=("$!")
+proxied=$!
+check 'the proxy starts' until_true "${proxy[@]}" check --live
+check 'it is before that tenant' "${proxy[@]}" check --online
+check 'a link is made beside it' contains "$("${proxy[@]}" login --account alice --link)" "http://127.0.0.1:$base/.bearerd/login?invite="
+check 'Alice is signed in' "${proxy[@]}" accounts import "$work/compose.jsonl"
+check 'the published key reads her profile' contains "$(curl -sS -u "alice:$published" "http://127.0.0.1:$base/v1.0/me")" '"displayName":"Alice'
+check 'the proxy ends in order' ends_in_order "$proxied" "$proxied"

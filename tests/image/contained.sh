@@ -1,25 +1,6 @@
 # Sourced by run.sh: runs the image as an engine would, between a client and a simulated tenant outside.
 # shellcheck shell=bash disable=SC2154
 
-# Four ports in a row that nobody uses.
-free_ports() {
-  python3 - <<'PYTHON'
-import socket
-for base in range(21000, 31000, 4):
-    held = []
-    try:
-        for port in range(base, base + 4):
-            held.append(socket.create_server(("127.0.0.1", port)))
-        print(base)
-        break
-    except OSError:
-        continue
-    finally:
-        for one in held:
-            one.close()
-PYTHON
-}
-
 # run_contained NAME [NAME=VALUE...] ARGUMENT...: starts the image's binary; its process id is in $contained, what it says in NAME.log.
 run_contained() {
   local name=$1
