@@ -12,7 +12,7 @@ features=${2:-}
 CARGO_AUDITABLE=0.7.7
 
 tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
-if [[ $("$tools/bin/cargo-auditable" -V 2>/dev/null) != *" $CARGO_AUDITABLE" ]]; then
+if ! cargo install --list --root "$tools" | grep -q "^cargo-auditable v$CARGO_AUDITABLE:"; then
   echo "building cargo-auditable $CARGO_AUDITABLE"
   cargo install --quiet --locked --force --version "$CARGO_AUDITABLE" --root "$tools" --target-dir "$tools/build" cargo-auditable
   rm -rf "$tools/build"

@@ -27,7 +27,11 @@ refuses() { ! "$@"; }
 
 # What runs beside the checks, stopped with them.
 started=()
-stop_all() { ((${#started[@]} == 0)) || kill -KILL "${started[@]}" 2>/dev/null; }
+stop_all() {
+  ((${#started[@]})) || return 0
+  kill -KILL "${started[@]}" 2>/dev/null
+  wait "${started[@]}" 2>/dev/null
+}
 trap stop_all EXIT
 trap 'exit 130' INT TERM
 
