@@ -1,6 +1,6 @@
 # Targets without logic; the logic is in cargo and in tests/.
 
-.PHONY: setup fmt lint test e2e bench bench-baseline bench-peers load fuzz run-sandbox deny ci
+.PHONY: setup fmt lint test e2e bench bench-baseline bench-peers load fuzz image run-sandbox deny ci
 
 setup: ## install what the end-to-end tests need
 	tests/e2e/setup.sh
@@ -39,6 +39,9 @@ load: ## ten scenarios of load, with a report (docs/load-testing.md); SECONDS_EA
 
 fuzz: ## each target for SECONDS_EACH=60; needs a C++ compiler
 	fuzz/run.sh
+
+image: ## builds the image without an engine, runs it, and checks compose files, systemd unit and chart; root only (docs/deploy.md)
+	tests/image/run.sh
 
 run-sandbox:
 	cargo run --release -- sandbox

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod explain;
 mod keys;
+mod live;
 mod login;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -58,6 +59,9 @@ enum Verb {
         /// Also open the store (it is made if there is none) and ask the providers and the upstreams
         #[arg(long)]
         online: bool,
+        /// Instead: ask the running server, at admin.listen, whether it lives; 2 seconds at most
+        #[arg(long, conflicts_with = "online")]
+        live: bool,
     },
     /// Runs the whole system with simulated Entra and Graph, accounts signed in; reads no configuration
     #[cfg(feature = "sandbox")]
@@ -232,8 +236,9 @@ pub(crate) enum Format {
 pub fn run() -> ExitCode {
     let CommandLine { source, verb } = CommandLine::parse();
     let done = match verb {
-        Verb::Check { online: false } => check::run(&source),
-        Verb::Check { online: true } => check::online(&source),
+        Verb::Check { live: true, .. } => live::run(&source),
+        Verb::Check { online: true, .. } => check::online(&source),
+        Verb::Check { .. } => check::run(&source),
         Verb::Clients(Clients::New(new)) => clients::run(&new),
         Verb::Keys(Keys::Generate { file }) => keys::generate(file.as_deref()),
         Verb::Config(ConfigVerb::Print { format }) => config::print(&source, format),

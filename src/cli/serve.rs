@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,9 +34,11 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
             workers,
             "bearerd serves"
         );
+        tell_supervisor(NotifyState::Ready);
         while signals.next().await == Asked::ToReload {
             app.begin_reload("SIGHUP");
         }
+        tell_supervisor(NotifyState::Stopping);
         tracing::info!("draining; a second signal ends at once");
         tokio::select! {
             () = app.drain() => tracing::info!("drained"),
@@ -67,6 +70,13 @@ pub(super) fn harden() {
     }
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "fewer connections can be served than the limit says");
+    }
+}
+
+/// For a service manager that waits for it (systemd's `Type=notify`); without one nothing happens.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager can't be told");
     }
 }
 

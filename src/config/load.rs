@@ -8,7 +8,7 @@ use super::files::{self, Print};
 use super::read::{Findings, Report, Setting};
 use super::tree::Origin;
 use super::watched::Files;
-use super::{Config, Mistake, Mistakes, print, raw, resolve};
+use super::{Config, Listen, Mistake, Mistakes, print, raw, resolve};
 use crate::secret::Secret;
 
 /// Where the file is when nobody says so; the first that exists.
@@ -65,8 +65,7 @@ impl Config {
         environment: &BTreeMap<String, String>,
         overrides: &[(String, String)],
     ) -> Result<Loaded, Mistakes> {
-        let usual = || PLACES.map(PathBuf::from).into_iter().find(|place| place.exists());
-        let Some(path) = path.map(Path::to_path_buf).or_else(usual) else {
+        let Some(File { path, text, print }) = read(path)? else {
             return Self::from_text(None, environment, overrides).map_err(|mut mistakes| {
                 mistakes
                     .warnings
@@ -74,34 +73,34 @@ impl Config {
                 mistakes
             });
         };
-        let read = files::raw(&path).and_then(|(bytes, print)| {
-            let text = std::str::from_utf8(bytes.expose()).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
-            Ok((Secret::from(text), print))
-        });
-        match read {
-            Ok((text, print)) => match Self::from_text(Some((&path, text.expose())), environment, overrides) {
-                Ok(mut loaded) => {
-                    loaded.files.note(&path, Some(print));
-                    Ok(loaded)
-                }
-                Err(mut mistakes) => {
-                    mistakes.files.note(&path, Some(print));
-                    Err(mistakes)
-                }
-            },
-            Err(error) => {
-                let what = match error.kind() {
-                    ErrorKind::NotFound => "there is no such file".to_owned(),
-                    ErrorKind::IsADirectory => "is a directory; a file is needed".to_owned(),
-                    ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
-                    _ => format!("can't be read: {error}"),
-                };
-                let mistake = Mistake { path: path.display().to_string(), what, origin: Origin::Default };
-                let mut files = Files::default();
-                files.note(&path, None);
-                Err(Mistakes::new(vec![mistake], Some(path), Vec::new(), files))
+        match Self::from_text(Some((&path, text.expose())), environment, overrides) {
+            Ok(mut loaded) => {
+                loaded.files.note(&path, Some(print));
+                Ok(loaded)
+            }
+            Err(mut mistakes) => {
+                mistakes.files.note(&path, Some(print));
+                Err(mistakes)
             }
         }
+    }
+
+    /// Where a server with this configuration has its admin listener. Reads nothing else of it: a mistake elsewhere, made after the
+    /// server started, says nothing about the server.
+    pub fn admin_listen(
+        path: Option<&Path>,
+        environment: &BTreeMap<String, String>,
+        overrides: &[(String, String)],
+    ) -> Result<Listen, Mistakes> {
+        let file = read(path)?;
+        let report = Report::default();
+        let text = file.as_ref().map(|file| (file.path.as_path(), file.text.expose().as_str()));
+        let listen = raw::layers(text, environment, overrides, &report)
+            .and_then(|tree| resolve::admin_listen(&tree, &report).ok());
+        listen.ok_or_else(|| {
+            let Findings { mistakes, files, .. } = report.findings();
+            Mistakes::new(mistakes, file.map(|file| file.path), Vec::new(), files)
+        })
     }
 
     /// The same for a text that is in hand; the path is for messages.
@@ -121,6 +120,38 @@ impl Config {
                 Ok(Loaded { config, warnings, path, files, settings, unshown })
             }
             _ => Err(Mistakes::new(mistakes, path, warnings, files)),
+        }
+    }
+}
+
+/// The file of the configuration, as it was read.
+struct File {
+    path: PathBuf,
+    text: Secret<String>,
+    print: Print,
+}
+
+/// The file at `path`, or at the first of the usual places that has one.
+fn read(path: Option<&Path>) -> Result<Option<File>, Mistakes> {
+    let usual = || PLACES.map(PathBuf::from).into_iter().find(|place| place.exists());
+    let Some(path) = path.map(Path::to_path_buf).or_else(usual) else { return Ok(None) };
+    let read = files::raw(&path).and_then(|(bytes, print)| {
+        let text = std::str::from_utf8(bytes.expose()).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
+        Ok((Secret::from(text), print))
+    });
+    match read {
+        Ok((text, print)) => Ok(Some(File { path, text, print })),
+        Err(error) => {
+            let what = match error.kind() {
+                ErrorKind::NotFound => "there is no such file".to_owned(),
+                ErrorKind::IsADirectory => "is a directory; a file is needed".to_owned(),
+                ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
+                _ => format!("can't be read: {error}"),
+            };
+            let mistake = Mistake { path: path.display().to_string(), what, origin: Origin::Default };
+            let mut files = Files::default();
+            files.note(&path, None);
+            Err(Mistakes::new(vec![mistake], Some(path), Vec::new(), files))
         }
     }
 }

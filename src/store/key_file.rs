@@ -71,29 +71,40 @@ fn decode(text: &[u8]) -> Result<MasterKey, &'static str> {
 }
 
 fn read(path: &Path) -> Result<MasterKey, String> {
-    // Not following a link, and not waiting for the other end of a pipe.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-    let file = file.map_err(|error| match error.raw_os_error() {
-        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => "is a symbolic link".to_owned(),
-        _ => error.to_string(),
-    })?;
+    let us = rustix::process::geteuid().as_raw();
+    let link = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    if link.is_symlink() && !is_trusted(link.uid(), us) {
+        return Err(format!("is a symbolic link of user {}, who could lead it to any key", link.uid()));
+    }
+    // Not waiting for the other end of a pipe.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("is not a regular file".to_owned());
     }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(format!("its mode is {mode:04o}: others than its owner may use it; it must be 0600"));
-    }
-    let owner = metadata.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(format!("it belongs to user {owner}, who could have put any key there"));
-    }
+    judge(metadata.mode() & 0o7777, metadata.uid(), us)?;
     // Room for everything at once: a buffer that grows leaves copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(READ_LIMIT).unwrap_or(usize::MAX)));
     file.take(READ_LIMIT).read_to_end(&mut text).map_err(|error| error.to_string())?;
     decode(&text).map_err(str::to_owned)
+}
+
+/// Only root and we ourselves can have put there what this user owns.
+fn is_trusted(owner: u32, us: u32) -> bool {
+    owner == 0 || owner == us
+}
+
+/// Who could have read the key or put it there. A group may read a file of root's: so service managers and orchestrators hand secrets to one user.
+fn judge(mode: u32, owner: u32, us: u32) -> Result<(), String> {
+    let handed_over = owner == 0 && us != 0;
+    if mode & 0o077 & !(if handed_over { 0o040 } else { 0 }) != 0 {
+        return Err(format!("its mode is {mode:04o}: others than its owner may use it; it must be 0600"));
+    }
+    if !is_trusted(owner, us) {
+        return Err(format!("it belongs to user {owner}, who could have put any key there"));
+    }
+    Ok(())
 }
 
 /// The file appears under its name with everything in it, or not at all; who comes second keeps the first one's.
@@ -119,4 +130,25 @@ fn write_durably(path: &Path, key: &Secret<String>) -> io::Result<()> {
     file.write_all(key.expose().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn a_key_is_for_its_owner_or_handed_over_by_root() {
+        let (root, us, other) = (0, 65532, 1000);
+        for mode in [0o600, 0o400] {
+            assert_eq!((judge(mode, us, us), judge(mode, root, us), judge(mode, root, root)), (Ok(()), Ok(()), Ok(())));
+            assert!(judge(mode, other, us).unwrap_err().contains("user 1000"));
+            assert!(judge(mode, other, root).unwrap_err().contains("user 1000"));
+        }
+        assert_eq!(judge(0o440, root, us), Ok(()), "a secret of Kubernetes, a credential of systemd");
+        for (mode, owner, us) in
+            [(0o440, us, us), (0o440, root, root), (0o460, root, us), (0o444, root, us), (0o644, us, us)]
+        {
+            assert!(judge(mode, owner, us).unwrap_err().contains("must be 0600"), "{mode:o} of {owner} for {us}");
+        }
+    }
 }

@@ -60,8 +60,6 @@ async fn eight_first_starts_at_once_make_one_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_file_that_will_not_do_is_named() {
-    let other = Rig::embedded();
-    write(&other.path().join("elsewhere.key"), GOOD, 0o600);
     let cases: [Case<'_>; 9] = [
         ("world", &|path| write(path, GOOD, 0o644), "0644"),
         ("group", &|path| write(path, GOOD, 0o640), "0640"),
@@ -72,12 +70,12 @@ async fn a_key_file_that_will_not_do_is_named() {
         ("empty", &|path| write(path, "", 0o600), "32 bytes"),
         ("directory", &|path| fs::create_dir_all(path).unwrap(), "not a regular file"),
         (
-            "link",
+            "dangling",
             &|path| {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                symlink(other.path().join("elsewhere.key"), path).unwrap();
+                symlink(path.with_file_name("nowhere.key"), path).unwrap();
             },
-            "symbolic link",
+            "No such file",
         ),
     ];
     for (name, prepare, expected) in cases {
@@ -88,6 +86,24 @@ async fn a_key_file_that_will_not_do_is_named() {
         assert_eq!(key, "store.key_file", "{name}");
         assert!(why.contains(expected) && why.contains(config.key_file.to_str().unwrap()), "{name}: {why}");
         assert!(!rig.path().join("store.db").exists(), "{name}");
+    }
+}
+
+/// Kubernetes mounts secrets as `store.key -> ..data/store.key`, `..data -> ..2026_11_23`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_may_be_a_link_of_ours_to_one_that_will_do() {
+    for (mode, fits) in [(0o400, true), (0o644, false)] {
+        let rig = Rig::embedded();
+        let key_file = rig.config().key_file;
+        let directory = key_file.parent().unwrap();
+        write(&directory.join("..2026_11_23/store.key"), GOOD, mode);
+        symlink("..2026_11_23", directory.join("..data")).unwrap();
+        symlink("..data/store.key", &key_file).unwrap();
+        if fits {
+            signed_in(&rig.open().await, "alice").await;
+        } else {
+            assert!(rig.refused(&rig.config()).await.1.contains("0644"));
+        }
     }
 }
 

@@ -67,6 +67,11 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
     Ok(config)
 }
 
+/// `admin.listen` alone.
+pub fn admin_listen(tree: &Table, report: &Report) -> Result<Listen, Reported> {
+    Section::root(FILE, tree, report).section("admin")?.get("listen", of_text(values::listen))
+}
+
 /// With it, whether plain HTTP may leave this machine.
 fn server(section: &Section<'_>) -> Result<(Server, bool), Reported> {
     let listen = section.list("listen", values::listen).and_then(|listen| match &listen[..] {
