@@ -8,6 +8,7 @@ mod files;
 pub mod keys;
 mod load;
 mod mistakes;
+mod network;
 mod print;
 mod raw;
 mod read;
@@ -27,6 +28,7 @@ use url::Url;
 pub use changes::Changes;
 pub use load::{Loaded, Source};
 pub use mistakes::{Mistake, Mistakes};
+pub use network::Network;
 pub use raw::{environment, temporary_directory};
 pub use resolve::client_name;
 pub use schema::schema;
@@ -104,29 +106,6 @@ pub struct ServerLimits {
 pub enum Listen {
     Tcp(SocketAddr),
     Unix(PathBuf),
-}
-
-/// An address range such as `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    pub address: std::net::IpAddr,
-    pub prefix: u8,
-}
-
-impl Network {
-    /// An IPv4 address that came in IPv6 clothes counts as what it is.
-    pub fn contains(&self, address: std::net::IpAddr) -> bool {
-        use std::net::IpAddr::{V4, V6};
-        let matches = |own: u128, other: u128, bits: u32| {
-            let ignored = bits.saturating_sub(u32::from(self.prefix));
-            own.checked_shr(ignored).unwrap_or(0) == other.checked_shr(ignored).unwrap_or(0)
-        };
-        match (self.address, address.to_canonical()) {
-            (V4(own), V4(other)) => matches(own.to_bits().into(), other.to_bits().into(), 32),
-            (V6(own), V6(other)) => matches(own.to_bits(), other.to_bits(), 128),
-            _ => false,
-        }
-    }
 }
 
 /// Certificate chain, key and optional client CA, as PEM text that was read and parsed once by `resolve`.

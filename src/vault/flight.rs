@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::Lease;
-use super::slot::{Ended, Pilot, Slot, Source, Turn, Want};
+use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
 use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name};
 use crate::account::Alias;
@@ -359,17 +359,6 @@ impl Flight {
         match self.vault.store.settle(&grant.key, grant.epoch).await? {
             Some(Status::Active | Status::Revoked | Status::Reauth(_)) | None => Ok(Round::Again),
             Some(Status::Uncertain) => Err(outcome_unknown().into()),
-        }
-    }
-}
-
-impl Inner {
-    /// To be called after a failure was shared: what failed by a configuration that is in force no more is no answer for those who go
-    /// by the new one. They try again.
-    pub(super) fn mark_outdated(&self, ended: &mut Ended, slot: &Slot) {
-        if self.is_retired() && ended.is_about_the_configuration() {
-            ended.outdated = true;
-            slot.forget_failures_of_the_configuration();
         }
     }
 }

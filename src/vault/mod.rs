@@ -41,7 +41,7 @@ pub use self::import::{Import, ImportError, Imported};
 pub use self::lease::{Freshness, Lease};
 use self::memory::{Memory, Place};
 use self::minted::Minted;
-use self::slot::Ended;
+use self::slot::{Ended, Slot};
 use crate::account::Alias;
 use crate::claims::Claims;
 use crate::clock::{Clock, Moment, Timestamp};
@@ -260,6 +260,15 @@ impl Inner {
 
     fn is_retired(&self) -> bool {
         self.retired.is_cancelled()
+    }
+
+    /// To be called after a failure was shared: what failed by a configuration that is in force no more is no answer for those who go
+    /// by the new one. They try again.
+    fn mark_outdated(&self, ended: &mut Ended, slot: &Slot) {
+        if self.is_retired() && ended.is_about_the_configuration() {
+            ended.outdated = true;
+            slot.forget_failures_of_the_configuration();
+        }
     }
 
     /// Names that nobody has must not fill the memory. Whoever had a hand on the slot lets go of it first and then calls this, so
