@@ -12,6 +12,8 @@ mod parks;
 mod refresh;
 #[path = "store/rig.rs"]
 mod rig;
+#[path = "store/rotation.rs"]
+mod rotation;
 #[path = "store/setup.rs"]
 mod setup;
 #[path = "store/tickets.rs"]

@@ -205,8 +205,24 @@ enum Keys {
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
-    /// Says which keys the store uses
-    Status,
+    /// Changes the store's data key while it serves; goes on with a change that was cut off
+    ///
+    /// A new key is put into the store, every process that uses the store opens it, it seals what is new, and what the old one
+    /// sealed is sealed anew, a few records at a time. With --master the key in store.key_file is changed instead, in two runs: after
+    /// the first both keys open the store, the second ends the old one.
+    Rotate {
+        /// Change the master key to the one in this file (`bearerd keys generate FILE` makes it)
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        master: Option<PathBuf>,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Says which keys the store has, what each still seals, and whether a change is under way
+    Status {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 #[derive(Subcommand)]
@@ -246,7 +262,9 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(wanted) => sandbox::run(&wanted),
         Verb::Login(wanted) => login(&source, &wanted),
-        Verb::Keys(Keys::Status) => keys::status(&source),
+        Verb::Keys(Keys::Status { format }) => keys::status(&source, format),
+        Verb::Keys(Keys::Rotate { master: None, dry_run }) => keys::rotate(&source, dry_run),
+        Verb::Keys(Keys::Rotate { master: Some(file), dry_run }) => keys::rotate_master(&source, &file, dry_run),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,12 +21,14 @@ pub use self::grant::{
     Refusal, SignIn, Status, TicketKind, scope_set,
 };
 pub use self::key_file::generate_key;
+pub use self::keys::{KeyReport, KeyState, KeyStatus, MasterRotated, Phase, Process, Progress, RotateError};
 pub use self::refresh::Decision;
 use self::sqlite::Sqlite;
 
 mod grant;
 mod holders;
 mod key_file;
+mod keys;
 mod refresh;
 mod seal;
 mod sqlite;
@@ -54,15 +56,6 @@ pub enum Held {
 pub struct Revoked {
     /// What was erased; `None`: there was nothing left of it, or nothing that opens.
     pub refresh_token: Option<Secret<String>>,
-}
-
-/// The store's keys, as far as they may be known: names and dates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyStatus {
-    pub id: u32,
-    pub made_at: Timestamp,
-    /// New records are sealed with it.
-    pub active: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,11 +91,6 @@ impl Store {
     pub fn observed_by(mut self, metrics: Metrics, clock: Clock) -> Self {
         self.observer = Some((metrics, clock));
         self
-    }
-
-    /// The data keys of the ring, the oldest first.
-    pub async fn keys(&self) -> Result<Vec<KeyStatus>, StoreError> {
-        self.run("keys", Sqlite::key_status).await
     }
 
     /// A read and the key check: what `/readyz` asks.

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -16,20 +17,25 @@ use super::grant::{Change, Claim, Commit, Committed, Failed, Failure, Grant, Sig
 use super::holders::Holders;
 use super::refresh::{self, Ask, Decision, Row, Successor};
 use super::seal::KeyRing;
-use super::{Held, KeyStatus, Refusal, Revoked, StoreError};
+use super::{Held, Refusal, Revoked, StoreError};
 use crate::account::AccountKey;
 use crate::clock::{Clock, Timestamp};
-use crate::config::Rotation;
+use crate::config::{self, Rotation};
 use crate::fault;
 use crate::secret::Secret;
 
 mod columns;
 mod open;
 mod record;
+mod reseal;
+mod ring;
+mod rotation;
 mod tickets;
 mod transaction;
 
 pub use self::open::exists;
+pub use self::reseal::Position;
+pub use self::rotation::Phase;
 
 /// The most changes in one answer; the next question gets the rest.
 const CHANGES: u32 = 4096;
@@ -47,9 +53,13 @@ const FORGET_TICKETS: &str =
 /// The database, open.
 pub struct Sqlite {
     file: PathBuf,
+    /// Where the master key is, for the day on which the ring changes.
+    config: config::Store,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
-    keys: KeyRing,
+    keys: RwLock<Arc<KeyRing>>,
+    /// The generation of a ring that could not be opened: that is said once.
+    unreadable: AtomicU64,
     holders: Holders,
     clock: Clock,
 }
@@ -66,29 +76,25 @@ impl Sqlite {
         if let Err(error) = std::fs::metadata(&self.file) {
             return self.named(Err(StoreError::Unavailable(error.to_string())));
         }
-        self.read(|connection| open::check_key(connection, &self.keys))
-    }
-
-    pub fn key_status(&self) -> Result<Vec<KeyStatus>, StoreError> {
-        self.read(open::key_status)
+        self.read(|connection| open::check_key(connection, &*self.ring(connection)?))
     }
 
     pub fn find(&self, alias: &str) -> Result<Option<Grant>, StoreError> {
         self.read(|connection| {
             let record = Record::by_alias(connection, alias)?;
-            record.map(|record| record.grant(connection, &self.keys)).transpose()
+            record.map(|record| record.grant(connection, &*self.ring(connection)?)).transpose()
         })
     }
 
     pub fn load(&self, key: &AccountKey) -> Result<Option<Grant>, StoreError> {
         self.read(|connection| {
             let record = Record::living(connection, key)?;
-            record.map(|record| record.grant(connection, &self.keys)).transpose()
+            record.map(|record| record.grant(connection, &*self.ring(connection)?)).transpose()
         })
     }
 
     pub fn holds(&self, key: &AccountKey, refresh_token: &Secret<String>) -> Result<Held, StoreError> {
-        let fingerprint = Some(self.keys.fingerprint(refresh_token.expose()));
+        let fingerprint = Some(self.fingerprint(refresh_token));
         Ok(match self.read(|connection| Record::living(connection, key))? {
             Some(record) if record.row.token == fingerprint => Held::Now,
             Some(record) if record.row.parent == fingerprint => Held::Before,
@@ -153,7 +159,7 @@ impl Sqlite {
             let ask = Ask { epoch, version, lease, rotation, holder: self.holders.own(), forced };
             let answer = match refresh::claim(&mut record.row, &ask, self.clock.now(), holder_dead) {
                 Decision::Claimed { fence, took_over, last_resort } => {
-                    let (refresh_token, fingerprint) = record.refresh_token(transaction, &self.keys)?;
+                    let (refresh_token, fingerprint) = record.refresh_token(transaction, &*self.ring(transaction)?)?;
                     Claim::Claimed { fence, refresh_token, fingerprint, took_over, last_resort }
                 }
                 Decision::Uncertain => Claim::Uncertain,
@@ -174,7 +180,7 @@ impl Sqlite {
     }
 
     pub fn commit(&self, commit: &Commit) -> Result<Committed, StoreError> {
-        let token = commit.refresh_token.as_ref().map(|token| (self.keys.fingerprint(token.expose()), token));
+        let token = commit.refresh_token.as_ref().map(|token| (self.fingerprint(token), token));
         let successor = Successor {
             epoch: commit.epoch,
             parent: commit.parent,
@@ -192,9 +198,10 @@ impl Sqlite {
             let now = self.clock.now();
             let (committed, bytes) = refresh::commit(&mut record.row, &successor, now);
             if let Committed::Stored { .. } = committed {
-                let sealed = token.map(|(_, token)| record.sealed(&self.keys, token)).transpose()?;
+                let keys = &*self.ring(transaction)?;
+                let sealed = token.map(|(_, token)| record.sealed(keys, token)).transpose()?;
                 record.move_bytes(transaction, bytes, sealed.as_deref())?;
-                record.put_access(transaction, &self.keys, &commit.access)?;
+                record.put_access(transaction, keys, &commit.access)?;
                 record.refreshed_at = Some(now);
                 record.scopes = commit.scopes.clone().unwrap_or(record.scopes);
                 record.save(transaction, &before)?;
@@ -230,8 +237,9 @@ impl Sqlite {
     }
 
     pub fn sign_in(&self, sign_in: &SignIn) -> Result<Grant, StoreError> {
-        let fingerprint = self.keys.fingerprint(sign_in.refresh_token.expose());
+        let fingerprint = self.fingerprint(&sign_in.refresh_token);
         self.step(|transaction| {
+            let keys = &*self.ring(transaction)?;
             let now = self.clock.now();
             let mut record = match Record::by_key(transaction, &sign_in.key)? {
                 Some(record) => record,
@@ -250,21 +258,21 @@ impl Sqlite {
             record.signed_in_at = now;
             record.scopes.clone_from(&sign_in.scopes);
             record.username.clone_from(&sign_in.username);
-            let sealed = record.sealed(&self.keys, &sign_in.refresh_token)?;
+            let sealed = record.sealed(keys, &sign_in.refresh_token)?;
             record.move_bytes(transaction, bytes, Some(&sealed))?;
             record.erase_access(transaction)?;
             if let Some(access) = &sign_in.access {
-                record.put_access(transaction, &self.keys, access)?;
+                record.put_access(transaction, keys, access)?;
             }
             record.save(transaction, &before)?;
-            record.grant(transaction, &self.keys)
+            record.grant(transaction, keys)
         })
     }
 
     pub fn revoke(&self, key: &AccountKey) -> Result<Option<Revoked>, StoreError> {
         let revoked = self.step(|transaction| {
             let Some(mut record) = Record::living(transaction, key)? else { return Ok(None) };
-            let refresh_token = match record.refresh_token(transaction, &self.keys) {
+            let refresh_token = match record.refresh_token(transaction, &*self.ring(transaction)?) {
                 Ok((refresh_token, _)) => Some(refresh_token),
                 // Nothing that opens is left: the account is to be revoked all the same.
                 Err(StoreError::Corrupt { .. }) => None,
@@ -299,8 +307,10 @@ impl Sqlite {
         })
     }
 
+    /// Who follows changes follows those of the key ring too.
     pub fn changes(&self, after: u64) -> Result<Vec<Change>, StoreError> {
         self.read(|connection| {
+            self.ring(connection)?;
             let mut statement = connection.prepare_cached(
                 "SELECT sequence, provider, tenant, subject, changes.alias AS alias
                  FROM changes JOIN grants ON grants.id = changes.grant_id WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",

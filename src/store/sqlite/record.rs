@@ -22,7 +22,7 @@ const SELECT: &str = "SELECT id, provider, tenant, subject, alias, epoch, versio
 /// What the database holds of a grant, but for the sealed bytes. Without an alias it is the memory of a removed one.
 #[derive(Debug)]
 pub struct Record {
-    id: i64,
+    pub(super) id: i64,
     key: AccountKey,
     pub alias: Option<Alias>,
     pub row: Row,
@@ -53,6 +53,12 @@ impl Record {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE alias > ?1 ORDER BY alias LIMIT ?2"))?;
         Self::readable(statement.query(params![alias, limit])?)
+    }
+
+    /// Those with an id after the one and up to the other, removed or not.
+    pub fn within(connection: &Connection, (from, to): (i64, i64)) -> Result<Vec<Self>, StoreError> {
+        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id > ?1 AND id <= ?2 ORDER BY id"))?;
+        Self::readable(statement.query(params![from, to])?)
     }
 
     /// Active ones of `provider` whose refresh token nobody has used since `before`, the longest idle first.
@@ -299,11 +305,11 @@ impl Record {
     }
 
     /// Current and previous refresh token share a place: a blob moves from one to the other.
-    fn refresh_place(&self) -> Place<'_> {
+    pub(super) fn refresh_place(&self) -> Place<'_> {
         self.place("refresh_token", &[])
     }
 
-    fn access_place<'a>(&'a self, scope_set: &'a str) -> Place<'a> {
+    pub(super) fn access_place<'a>(&'a self, scope_set: &'a str) -> Place<'a> {
         self.place("access_token", scope_set.as_bytes())
     }
 
@@ -318,7 +324,7 @@ impl Record {
         Ok(Secret::from(text))
     }
 
-    fn corrupt(&self, why: &str) -> StoreError {
+    pub(super) fn corrupt(&self, why: &str) -> StoreError {
         let record = self.alias.as_ref().map_or_else(|| self.key.id(), ToString::to_string);
         StoreError::Corrupt { record, why: why.to_owned() }
     }
