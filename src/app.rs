@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::account::{AccountKey, Alias};
 use crate::admin::{Admin, Check, Explain, Readiness};
+use crate::audit::{Denials, Entry, Event, Who};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
 use crate::front::{Front, Pages};
@@ -37,6 +38,8 @@ pub struct Core {
     pub store: Store,
     pub providers: BTreeMap<String, Provider>,
     pub vault: Vault,
+    /// What clients were denied, on its way to the store.
+    pub denials: Denials,
     pub metrics: Metrics,
     pub clock: Clock,
     pub tasks: Tasks,
@@ -72,7 +75,7 @@ impl Core {
         drop(tasks.spawn_blocking(crate::tls::read_ahead));
         let metrics = Metrics::new();
         let store = Store::open(&config.store, clock.clone(), tasks.clone()).await?;
-        let store = store.observed_by(metrics.clone(), clock.clone());
+        let store = store.observed_by(metrics.clone(), clock.clone()).keeping_audit(config.audit.keep);
         let mut built = BTreeMap::new();
         for (id, provider) in &config.providers {
             let (section, provider) = (provider.clone(), Provider::new(provider, clock.clone())?);
@@ -81,7 +84,7 @@ impl Core {
         }
         let vault = Vault::new(store.clone(), &built, &config.upstreams, clock.clone(), tasks.clone(), metrics.clone());
         let providers = built.into_iter().map(|(id, (provider, _))| (id, provider)).collect();
-        Ok(Self { store, providers, vault, metrics, clock, tasks })
+        Ok(Self { store, providers, vault, denials: Denials::default(), metrics, clock, tasks })
     }
 
     /// The pages for people, reached at `signin.public_url`.
@@ -106,6 +109,7 @@ impl Core {
             hosts: Arc::new(hosts(config)),
             vault: self.vault.clone(),
             links: Arc::new(Links::new(self, config)),
+            denials: self.denials.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         })?;
@@ -187,6 +191,8 @@ impl App {
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, service)?;
         let vault = core.vault.clone();
         core.tasks.spawn_forever(async move { vault.watch().await });
+        let (store, denials, clock) = (core.store.clone(), core.denials.clone(), core.clock.clone());
+        core.tasks.spawn_forever(async move { store.keep_denials(&denials, &clock).await });
         Ok(Self { core, readiness, data, pages, admin, drain_timeout: config.server.limits.drain_timeout })
     }
 
@@ -213,6 +219,7 @@ impl App {
         if let Some(pages) = self.pages {
             pages.drain(SIDE_DRAIN).await;
         }
+        self.core.store.keep_last_denials(&self.core.denials, &self.core.clock).await;
         if !self.core.tasks.drain(REFRESH_DRAIN).await {
             tracing::warn!("work was still under way at the end of the drain");
         }
@@ -278,7 +285,9 @@ impl Links {
         let mut invite = Invite::new(Some(alias.clone()), &grant.key.provider, "bearerd", &self.clock);
         invite.claims = grant.challenge();
         invite.account = Some(grant.key);
-        let id = create_invite(&self.store, &self.clock, &invite).await.ok()?;
+        let record = Entry::new(Event::LinkMade, Who::Bearerd).of(alias, &key.0);
+        let made = create_invite(&self.store, &self.clock, &invite);
+        let id = self.store.audited(record, |record, _| record, made).await.ok()?;
         let link = login_url(&self.public_url, &id).to_string();
         let mut made = self.made();
         if made.len() >= LINKS {

@@ -2,6 +2,10 @@
 
 #[path = "store/accounts.rs"]
 mod accounts;
+#[path = "store/audit.rs"]
+mod audit;
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/crash.rs"]
 mod crash;
 #[path = "store/damage.rs"]

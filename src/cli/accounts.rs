@@ -5,16 +5,19 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
 
+pub(super) use self::export::ExportAudit;
 pub(super) use self::import::Layout;
 use super::serve::{harden, slow_runtime};
 use super::{Accounts, Source, say};
 use crate::app::Core;
+use crate::audit::{Entry, Event, Who};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::Grant;
 use crate::tasks::Tasks;
 use crate::vault::LeaseError;
 
+mod export;
 mod import;
 mod msal_cache;
 mod shown;
@@ -33,6 +36,7 @@ pub fn run(source: &Source, verb: &Accounts) -> anyhow::Result<()> {
             Accounts::Import { file, from, no_verify } => {
                 import::import(&core, &loaded.config, file, *from, !no_verify).await
             }
+            Accounts::ExportAudit(wanted) => export::export(&core, wanted).await,
         }
     })
 }
@@ -51,9 +55,21 @@ async fn find(core: &Core, alias: &str) -> anyhow::Result<Grant> {
         .with_context(|| format!("there is no account {alias:?}; `bearerd accounts list` shows those that there are"))
 }
 
+/// What the operator does to an account here, for the record.
+fn act(event: Event, grant: &Grant) -> Entry {
+    by_operator(event).of(&grant.alias, &grant.key)
+}
+
+/// Who that is, the system knows.
+pub(super) fn by_operator(event: Event) -> Entry {
+    Entry::new(event, Who::Cli).from_peer(format_args!("uid={}", rustix::process::getuid().as_raw()))
+}
+
 async fn refresh(core: &Core, alias: &str) -> anyhow::Result<()> {
     let grant = find(core, alias).await?;
-    let refreshed = core.vault.refresh(&grant.alias).await.map_err(|error| match error {
+    let refresh = core.vault.refresh(&grant.alias);
+    let refreshed = core.store.audited(act(Event::Refresh, &grant), |entry, _| entry, refresh).await;
+    let refreshed = refreshed.map_err(|error| match error {
         LeaseError::SigninRequired(_) | LeaseError::Revoked => {
             anyhow::anyhow!("{error}\nA sign-in mends it: bearerd login --account {alias} --link")
         }
@@ -64,8 +80,7 @@ async fn refresh(core: &Core, alias: &str) -> anyhow::Result<()> {
 
 async fn revoke(core: &Core, alias: &str) -> anyhow::Result<()> {
     let grant = find(core, alias).await?;
-    tracing::info!(target: "bearerd::audit", event = "revoke", account = %grant.alias, id = %grant.key.id(), by = "command line");
-    if !core.vault.revoke(&grant.key).await? {
+    if !core.store.audited(act(Event::Revoke, &grant), |entry, _| entry, core.vault.revoke(&grant.key)).await? {
         bail!("{alias} was removed meanwhile");
     }
     say(&format!("{alias} is revoked and its tokens are erased; a running server follows within a second\n"))
@@ -85,8 +100,7 @@ async fn remove(core: &Core, alias: &str, yes: bool) -> anyhow::Result<()> {
             bail!("nothing was removed");
         }
     }
-    tracing::info!(target: "bearerd::audit", event = "remove", account = %grant.alias, id = %grant.key.id(), by = "command line");
-    if !core.store.remove(&grant.key).await? {
+    if !core.store.audited(act(Event::Remove, &grant), |entry, _| entry, core.store.remove(&grant.key)).await? {
         bail!("{alias} was removed meanwhile");
     }
     say(&format!("{alias} is removed\n"))

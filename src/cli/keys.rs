@@ -12,10 +12,11 @@ use anyhow::Context as _;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::accounts::open;
+use super::accounts::{by_operator, open};
 use super::serve::{harden, slow_runtime};
 use super::{Format, Source, say, say_json};
 use crate::app::Core;
+use crate::audit::{Entry, Event};
 use crate::config::{self, Config};
 use crate::store::{KeyState, KeyStatus, MasterRotated, Progress, RotateError, Store, generate_key};
 
@@ -85,7 +86,8 @@ pub fn rotate(source: &Source, dry_run: bool) -> anyhow::Result<()> {
             return plan(store).await;
         }
         let bar = progress();
-        let rotated = store.rotate(PATIENCE, |progress| tell(&bar, &progress)).await;
+        let rotation = store.rotate(PATIENCE, |progress| tell(&bar, &progress));
+        let rotated = store.audited(by_operator(Event::KeysRotated), |record, ()| record, rotation).await;
         bar.finish_and_clear();
         rotated.map_err(|error| match error {
             RotateError::Behind(_) => anyhow::anyhow!(
@@ -138,7 +140,8 @@ pub fn rotate_master(source: &Source, file: &Path, dry_run: bool) -> anyhow::Res
                 file.display()
             ));
         }
-        match core.store.rotate_master(file).await? {
+        let record = by_operator(Event::MasterKeyRotated);
+        match core.store.audited(record, described, core.store.rotate_master(file)).await? {
             MasterRotated::Done { id } => {
                 say(&format!("master key {id} alone opens the store; backups made before need the old one\n"))
             }
@@ -154,8 +157,18 @@ pub fn rotate_master(source: &Source, file: &Path, dry_run: bool) -> anyhow::Res
     })
 }
 
-/// Where there is no store there is nothing to rotate: opening it would make one.
-fn on_store(source: &Source, work: impl AsyncFnOnce(&Core, &Config) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn described(record: Entry, rotated: &MasterRotated) -> Entry {
+    match rotated {
+        MasterRotated::Done { id } => record.because(format_args!("{id} alone opens the store")),
+        MasterRotated::Both { id, .. } => record.because(format_args!("{id} opens the store too")),
+    }
+}
+
+/// Where there is no store nothing is done: opening it would make one.
+pub(super) fn on_store(
+    source: &Source,
+    work: impl AsyncFnOnce(&Core, &Config) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let loaded = source.load()?;
     crate::telemetry::start(&loaded.config.log)?;
     if !Store::exists(&loaded.config.store) {

@@ -13,6 +13,7 @@ mod login;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod store;
 mod version;
 
 use std::io::Write as _;
@@ -79,6 +80,9 @@ enum Verb {
     /// The store's encryption keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Backup and restore of the store
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// The configuration in effect, and its JSON Schema
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -189,6 +193,8 @@ pub(crate) enum Accounts {
         #[arg(long)]
         no_verify: bool,
     },
+    /// Prints who did what to which account, the oldest first; checks that no record was changed
+    ExportAudit(accounts::ExportAudit),
 }
 
 #[derive(Subcommand)]
@@ -226,6 +232,30 @@ enum Keys {
 }
 
 #[derive(Subcommand)]
+enum StoreVerb {
+    /// Writes a copy of the store into a new file, while servers use it
+    ///
+    /// The copy is sealed as the store is: it opens only with the key in store.key_file. Keep a copy of that key somewhere else.
+    Backup {
+        /// A file that doesn't exist yet
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Makes the store from a backup; there must be none, and no server may run
+    ///
+    /// A backup is old: grants of strict providers come back as uncertain, and their token is tried once; links are void; what was
+    /// revoked or removed since comes back, but for what --audit tells.
+    Restore {
+        /// What `bearerd store backup` wrote
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// What `bearerd accounts export-audit` wrote: what was revoked or removed after the backup is ended again
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        audit: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
 enum ConfigVerb {
     /// Prints the configuration in effect, secrets masked
     Print {
@@ -252,6 +282,8 @@ pub fn run() -> ExitCode {
         Verb::Check { online: true } => check::online(&source),
         Verb::Clients(Clients::New(new)) => clients::run(&new),
         Verb::Keys(Keys::Generate { file }) => keys::generate(file.as_deref()),
+        Verb::Store(StoreVerb::Backup { file }) => store::backup(&source, &file),
+        Verb::Store(StoreVerb::Restore { file, audit }) => store::restore(&source, &file, audit.as_deref()),
         Verb::Config(ConfigVerb::Print { format }) => config::print(&source, format),
         Verb::Config(ConfigVerb::Schema) => config::schema(),
         Verb::Completions { shell } => completions::run::<CommandLine>(shell),

@@ -41,7 +41,15 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub clients: Vec<Client>,
+    pub audit: Audit,
     pub log: Log,
+}
+
+/// `[audit]`: the record of who did what.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Older records are erased.
+    pub keep: Duration,
 }
 
 /// `[server]`: the data listener.

@@ -22,6 +22,7 @@ use super::route::Routes;
 use super::upstream::{Template, TemplateError};
 use super::{Peer, outbound};
 use crate::account::Alias;
+use crate::audit::Denials;
 use crate::clock::Clock;
 use crate::config::{self, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
@@ -47,6 +48,7 @@ pub struct Shared {
     pub(super) trusted_proxies: Vec<config::Network>,
     pub(super) in_flight: Arc<Counter>,
     pub(super) caps: Caps,
+    pub(super) denials: Denials,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
@@ -59,13 +61,14 @@ pub struct Setup<'a> {
     pub hosts: Arc<Hosts>,
     pub vault: Vault,
     pub links: Arc<dyn SigninLinks>,
+    pub denials: Denials,
     pub clock: Clock,
     pub metrics: Metrics,
 }
 
 impl Shared {
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, clock, metrics } = setup;
+        let Setup { server, upstreams, clients, hosts, vault, links, denials, clock, metrics } = setup;
         let mut templates = Vec::new();
         for config in upstreams.values() {
             if let Some(id) = vault.upstream(&config.name) {
@@ -99,6 +102,7 @@ impl Shared {
             },
             limits: server.limits.clone(),
             trusted_proxies: server.trusted_proxies.clone(),
+            denials,
             clock,
             metrics,
         })

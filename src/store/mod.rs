@@ -16,6 +16,8 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 
+pub use self::audit::{AuditFlaw, AuditQuery};
+pub use self::backup::{Gone, Restored};
 pub use self::grant::{
     AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Parked, Reason,
     Refusal, SignIn, Status, TicketKind, scope_set,
@@ -25,6 +27,8 @@ pub use self::keys::{KeyReport, KeyState, KeyStatus, MasterRotated, Phase, Proce
 pub use self::refresh::Decision;
 use self::sqlite::Sqlite;
 
+mod audit;
+mod backup;
 mod grant;
 mod holders;
 mod key_file;
@@ -33,12 +37,16 @@ mod refresh;
 mod seal;
 mod sqlite;
 
+/// Where nobody says otherwise.
+const AUDIT_KEPT: Duration = Duration::from_hours(400 * 24);
+
 /// A handle on the store; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     backend: Arc<Sqlite>,
     tasks: Tasks,
     observer: Option<(Metrics, Clock)>,
+    audit_kept: Duration,
 }
 
 /// How an account came by a refresh token.
@@ -83,7 +91,14 @@ impl Store {
     pub async fn open(config: &config::Store, clock: Clock, tasks: Tasks) -> Result<Self, StoreError> {
         let config = config.clone();
         let backend = finished(tasks.spawn_blocking(move || Sqlite::open(&config, clock)).await)?;
-        Ok(Self { backend: Arc::new(backend), tasks, observer: None })
+        Ok(Self { backend: Arc::new(backend), tasks, observer: None, audit_kept: AUDIT_KEPT })
+    }
+
+    /// How long records of the audit log stay.
+    #[must_use]
+    pub fn keeping_audit(mut self, kept: Duration) -> Self {
+        self.audit_kept = kept;
+        self
     }
 
     /// The duration of each step is told to `metrics`.
@@ -208,9 +223,11 @@ impl Store {
         self.run("remove", move |backend| backend.remove(&key)).await
     }
 
-    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, and expired tickets, a few at a time.
+    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, expired tickets, and records of the audit
+    /// log whose time is over, a few at a time.
     pub async fn sweep(&self) -> Result<(), StoreError> {
-        while self.run("sweep", Sqlite::sweep).await? {}
+        let kept = self.audit_kept;
+        while self.run("sweep", move |backend| backend.sweep(kept)).await? {}
         Ok(())
     }
 

@@ -24,6 +24,8 @@ use crate::config::{self, Rotation};
 use crate::fault;
 use crate::secret::Secret;
 
+mod audit;
+mod backup;
 mod columns;
 mod open;
 mod record;
@@ -33,6 +35,7 @@ mod rotation;
 mod tickets;
 mod transaction;
 
+pub use self::backup::restore;
 pub use self::open::exists;
 pub use self::reseal::Position;
 pub use self::rotation::Phase;
@@ -295,7 +298,8 @@ impl Sqlite {
     }
 
     /// One slice of a sweep: whoever has a refresh to store waits for no more than that. True: there is more to erase.
-    pub fn sweep(&self) -> Result<bool, StoreError> {
+    /// `audit_kept`: how long the audit log goes back.
+    pub fn sweep(&self, audit_kept: Duration) -> Result<bool, StoreError> {
         self.step(|transaction| {
             let now = self.clock.now().millis();
             let dead_since = now - i64::try_from(DEAD_FOR.as_millis()).unwrap_or(i64::MAX);
@@ -303,6 +307,8 @@ impl Sqlite {
             for (erase, until) in [(FORGET_PREVIOUS, now), (FORGET_DEAD, dead_since), (FORGET_TICKETS, now)] {
                 erased.push(transaction.prepare_cached(erase)?.execute([until, SLICE])?);
             }
+            let kept = i64::try_from(audit_kept.as_millis()).unwrap_or(i64::MAX);
+            erased.push(audit::forget(transaction, Timestamp::from_millis(now.saturating_sub(kept)), SLICE)?);
             Ok(erased.into_iter().any(|rows| i64::try_from(rows) == Ok(SLICE)))
         })
     }

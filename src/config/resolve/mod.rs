@@ -23,7 +23,9 @@ use super::mistakes::Reported;
 use super::read::{Report, Section};
 use super::tree::Table;
 use super::values::{self, duration, flag, integer, of_text};
-use super::{AccessLog, Admin, Config, Listen, Log, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls};
+use super::{
+    AccessLog, Admin, Audit, Config, Listen, Log, LogFormat, Server, ServerLimits, Signin, SigninMode, Store, Tls,
+};
 
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
 const OWN_PATHS: [&str; 4] = ["v1.0", "beta", "as", ".bearerd"];
@@ -44,6 +46,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         _ => None,
     };
     let clients = client::clients(&root, server.as_ref().ok(), upstreams.as_ref().ok(), able.as_ref());
+    let audit = root.section("audit").and_then(|section| Ok(Audit { keep: section.get("keep", duration)? }));
     let log = root.section("log").and_then(|section| log(&section));
     let config = Config {
         server: server?,
@@ -53,6 +56,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         providers: providers?.resolved,
         upstreams: upstreams?,
         clients: clients?,
+        audit: audit?,
         log: log?,
     };
     let open_to_nobody = config.providers.values().all(|provider| provider.allowed_tenants.is_empty());

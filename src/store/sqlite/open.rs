@@ -44,10 +44,7 @@ const CHECK_TEXT: &[u8] = b"bearerd";
 impl Sqlite {
     pub fn open(config: &config::Store, clock: Clock) -> Result<Self, StoreError> {
         let directory = &config.path;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
-            _ => unusable(directory, error),
-        })?;
+        make_directory(directory)?;
         let file = file_in(directory);
         // Asked before the key: who finds a database has to find its key too.
         let first_start = match fs::metadata(&file) {
@@ -78,12 +75,22 @@ impl Sqlite {
     }
 }
 
+/// True: there was none.
+pub(super) fn make_directory(directory: &Path) -> Result<bool, StoreError> {
+    let is_new = !directory.exists();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map(|()| is_new).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
+        _ => unusable(directory, error),
+    })
+}
+
 /// Whether a database is there.
 pub fn exists(config: &config::Store) -> bool {
     fs::metadata(file_in(&config.path)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
-fn file_in(directory: &Path) -> PathBuf {
+pub(super) fn file_in(directory: &Path) -> PathBuf {
     directory.join("store.db")
 }
 
@@ -145,7 +152,7 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
     create().map_err(|error| unusable(file, error))
 }
 
-fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
+pub(super) fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     let connection = connect(file)?;
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -160,7 +167,7 @@ fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
 }
 
 /// Gives a store what it was made without.
-fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
     if connection.table_exists(None, "tallies")? {
         return Ok(());
     }
@@ -172,7 +179,7 @@ fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -192,7 +199,7 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The ring, opened. Only who has its key may bring a store of an older format up to date.
-fn keys(
+pub(super) fn keys(
     connection: &mut Connection,
     file: &Path,
     master: &MasterKey,

@@ -98,6 +98,10 @@ impl Record {
         Ok(records)
     }
 
+    pub fn key(&self) -> &AccountKey {
+        &self.key
+    }
+
     pub fn insert(transaction: &Transaction<'_>, key: &AccountKey, now: Timestamp) -> Result<Self, StoreError> {
         transaction.execute(
             "INSERT INTO grants (provider, tenant, subject, created_at, signed_in_at) VALUES (?1, ?2, ?3, ?4, ?4)",
