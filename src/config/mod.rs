@@ -45,10 +45,9 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `[audit]`: the record of who did what.
+/// `[audit]`: the record of who did what; older ones than `keep` are erased.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// Older records are erased.
     pub keep: Duration,
 }
 

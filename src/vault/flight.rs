@@ -12,7 +12,6 @@ use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
 use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name};
 use crate::account::Alias;
-use crate::audit::{Entry, Event, Outcome, Who};
 use crate::claims::Claims;
 use crate::clock::Moment;
 use crate::config::Rotation;
@@ -305,24 +304,12 @@ impl Flight {
         };
         let failure = presentation.failed(grant, kind);
         tracing::warn!(account = %grant.alias, id = %grant.key.id(), class = ?error.class, text = error.text, "refresh failed");
-        self.record(grant, &error);
+        self.vault.record_failure(grant, &error);
         if self.fail_with_patience(failure, timing.rotation).await? == Failed::Ignored {
             tracing::info!(account = %grant.alias, "the failure came too late to count: the grant has changed since");
             return Ok(Round::Again);
         }
         Err(self.ended(entry, error, asked.clone(), backoff))
-    }
-
-    /// Beside the refresh, never before it: a record that can't be kept must not cost a grant.
-    fn record(&self, grant: &Grant, error: &TokenError) {
-        let why = format!("{:?}: {}", error.class, error.text);
-        let entry = Entry::new(Event::RefreshFailed, Who::Bearerd).of(&grant.alias, &grant.key).because(why);
-        let (store, entry) = (self.vault.store.clone(), entry.with(Outcome::Failed));
-        self.vault.tasks.spawn(async move {
-            if let Err(error) = store.audit(entry).await {
-                tracing::warn!(%error, "a failed refresh can't be recorded");
-            }
-        });
     }
 
     /// What a failure means to those who wait, and whom of them it concerns.

@@ -41,11 +41,12 @@ pub use self::lease::{Freshness, Lease};
 use self::minted::Minted;
 use self::slot::{Ended, Slot};
 use crate::account::Alias;
+use crate::audit::{Entry, Event, Outcome, Who};
 use crate::claims::Claims;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{self, ProviderKind, Rotation};
 use crate::metrics::Metrics;
-use crate::oauth::{Class, Provider, TokenReply};
+use crate::oauth::{Class, Provider, TokenError, TokenReply};
 use crate::secret::Secret;
 use crate::store::{self, AccessToken, Grant, Store};
 use crate::tasks::Tasks;
@@ -214,6 +215,18 @@ impl Inner {
             Lease::new(grant.into(), token, &self.clock)
         };
         self.upstreams.iter().map(lease).collect()
+    }
+
+    /// Beside the refresh, never before it: a record that can't be kept must not cost a grant.
+    fn record_failure(&self, grant: &Grant, error: &TokenError) {
+        let why = format!("{}: {}", outcome_name(error.class), error.text);
+        let entry = Entry::new(Event::RefreshFailed, Who::Bearerd).of(&grant.alias, &grant.key).because(why);
+        let (store, entry) = (self.store.clone(), entry.with(Outcome::Failed));
+        self.tasks.spawn(async move {
+            if let Err(error) = store.audit(entry).await {
+                tracing::warn!(%error, "a failed refresh can't be recorded");
+            }
+        });
     }
 
     /// After a change that this process made itself: the store has it, whatever happens here.

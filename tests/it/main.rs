@@ -2,6 +2,7 @@
 
 mod access_log;
 mod accounts_cli;
+mod audit;
 mod batch;
 mod challenges;
 mod cli;
