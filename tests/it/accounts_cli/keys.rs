@@ -1,12 +1,14 @@
 //! The store's keys, its backups and the record of who did what, by the binary, beside a running proxy.
 
+use std::os::unix::fs::PermissionsExt;
+
 use bearerd::account::Alias;
 use bearerd::sandbox::{Effect, Fault, TokenFault};
 use bearerd::vault::LeaseError;
 use serde_json::Value;
 
 use super::beside::{Beside, is};
-use super::house::{Done, House, bearerd};
+use super::house::{Done, House, bearerd, start};
 
 fn json(done: &Done) -> Value {
     serde_json::from_str(&done.assert(0).out).expect("JSON")
@@ -162,4 +164,30 @@ async fn no_record_no_act() {
     let alice = Alias::new("alice").unwrap();
     assert!(matches!(vault.refresh(&alice).await, Err(LeaseError::SigninRequired(_))));
     assert_eq!(vault.refresh(&alice).await.unwrap().state(), "active");
+}
+
+/// Root may write anywhere: then the binary runs as somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_directory_is_named_and_left_as_it_is() {
+    let house = House::new();
+    house.import(&[house.row("alice")]).await.assert(0);
+    let (data, nobody) = (house.path("data"), rustix::process::geteuid().is_root().then_some(65_534));
+    for path in [house.path(""), house.path("store.key"), data.clone(), data.join("holders"), data.join("store.db")] {
+        std::os::unix::fs::chown(path, nobody, None).unwrap();
+    }
+    let mode = |mode| std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).unwrap();
+    let before = std::fs::read(data.join("store.db")).unwrap();
+    mode(0o500);
+    for arguments in [&["accounts", "list"][..], &["accounts", "revoke", "alice"], &["keys", "rotate"]] {
+        let mut command = start(house.path("").as_path(), arguments);
+        nobody.map(|uid| command.uid(uid));
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("store.path") && said.contains("data"), "{said}");
+    }
+    mode(0o700);
+    assert_eq!(std::fs::read(data.join("store.db")).unwrap(), before);
+    std::os::unix::fs::chown(house.path("store.key"), nobody.map(|_| 0), None).unwrap();
+    house.accounts(&["list"]).await.assert(0);
 }
