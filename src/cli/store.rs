@@ -1,6 +1,7 @@
 //! `bearerd store ...`: a backup of the store while it is in use, and a store made from one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -43,7 +44,7 @@ pub fn restore(source: &Source, file: &Path, audit: Option<&Path>) -> anyhow::Re
             restored.ended
         );
         if restored.unreadable > 0 {
-            text += &format!("{} grants can't be opened: these accounts need a sign-in\n", restored.unreadable);
+            let _ = writeln!(text, "{} grants can't be opened: these accounts need a sign-in", restored.unreadable);
         }
         if audit.is_none() {
             text += "what was revoked or removed after the backup is back: revoke it again\n";

@@ -45,7 +45,7 @@ impl Sqlite {
                 return Err(StoreError::Unavailable(sound));
             }
             drop(copied);
-            Ok(draft.become_file(file).map_err(|error| StoreError::Unavailable(error.to_string()))?)
+            draft.become_file(file).map_err(|error| StoreError::Unavailable(error.to_string()))
         };
         copy().map_err(|error| failed(error.to_string()))
     }

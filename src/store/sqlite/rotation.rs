@@ -119,7 +119,9 @@ impl Sqlite {
             let active = self.ring(transaction)?.active();
             transaction.execute("DELETE FROM keyring WHERE key_id > 0 AND key_id < ?1", [active])?;
             change(transaction, active)
-        })
+        })?;
+        self.empty_log();
+        Ok(())
     }
 
     /// From the master key of the configuration to the one in `file`: called once, both open the store, and the new one is in its place
@@ -161,7 +163,9 @@ impl Sqlite {
             open::check_key(transaction, &ring::read(transaction, master)?)?;
             transaction.execute("DELETE FROM keyring WHERE master <> ?1", [master_id(master)])?;
             Ok(())
-        })
+        })?;
+        self.empty_log();
+        Ok(())
     }
 }
 
