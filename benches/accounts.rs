@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use bearerd::account::Alias;
 use bearerd::app::Core;
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::clock::Clock;
 use bearerd::config::Config;
 use bearerd::sandbox::{Entra, EntraOptions};
@@ -225,7 +226,7 @@ async fn import(core: Core, next: Arc<AtomicUsize>, end: usize) {
             subject: Some(format!("{number:08x}-0000-4000-8000-000000000000")),
             scopes: None,
         };
-        core.vault.import(row, false).await.expect("the store takes it");
+        core.vault.import(row, false, Entry::new(Event::Import, Who::Cli)).await.expect("the store takes it");
     }
 }
 

@@ -5,6 +5,7 @@
 
 // 0 words: what everyone may say
 pub mod account;
+pub mod audit;
 pub mod claims;
 pub mod clock;
 pub mod fault;

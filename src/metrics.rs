@@ -159,6 +159,11 @@ impl Metrics {
         self.families.leases.get_or_create(&State { state }).set(gauge_value(count));
     }
 
+    /// The store could not keep so many records of the audit log.
+    pub fn audit_lost(&self, records: usize) {
+        self.families.audit_lost.inc_by(records as u64);
+    }
+
     /// The store did `op`.
     pub fn stored(&self, op: &'static str, took: Duration) {
         self.families.store_duration.get_or_create(&Op { op }).observe(took);

@@ -5,8 +5,8 @@
 //! appear through a library: crates other than ours are capped at INFO, whatever `RUST_LOG` says, because HTTP libraries print
 //! headers and bodies below that level.
 //!
-//! Targets: `bearerd::access` has one event per request, `bearerd::audit` one per change of a grant or refusal of a policy; the
-//! rest is named by module.
+//! Targets: `bearerd::access` has one event per request, `bearerd::audit` one per record of who did what (`audit`); the rest is named by
+//! module.
 
 use std::io::{self, Write};
 

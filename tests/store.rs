@@ -2,6 +2,10 @@
 
 #[path = "store/accounts.rs"]
 mod accounts;
+#[path = "store/audit.rs"]
+mod audit;
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/crash.rs"]
 mod crash;
 #[path = "store/damage.rs"]
@@ -12,6 +16,8 @@ mod parks;
 mod refresh;
 #[path = "store/rig.rs"]
 mod rig;
+#[path = "store/rotation.rs"]
+mod rotation;
 #[path = "store/setup.rs"]
 mod setup;
 #[path = "store/tickets.rs"]

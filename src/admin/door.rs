@@ -73,7 +73,7 @@ impl Door {
         if right {
             return Ok(());
         }
-        tracing::warn!(target: "bearerd::audit", event = "admin_token_refused", peer = %address);
+        tracing::warn!(target: "bearerd::audit", event = "admin_token_refused", outcome = "denied", peer = %address);
         Err(Kind::Unauthenticated.because("the bearer token of [admin] is wrong"))
     }
 

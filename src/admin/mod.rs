@@ -148,7 +148,7 @@ impl Inner {
                 let verify = parameters.flag("verify")?.unwrap_or(true);
                 let row = request::json(head, body).await?;
                 let row = import::read(&row).map_err(|why| Kind::InvalidBody.because(why))?;
-                taken(&desk.import(row, verify).await?)
+                taken(&desk.import(row, verify, &by).await?)
             }
             Operation::ShowAccount => ok(&desk.account(id).await?),
             Operation::RemoveAccount => {

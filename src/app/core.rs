@@ -9,6 +9,7 @@ use super::StartError;
 use super::links::Links;
 use super::made::Made;
 use crate::admin::{Check, Desk, Readiness};
+use crate::audit::Denials;
 use crate::clock::Clock;
 use crate::config::{self, Changes, Config};
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ pub struct Core {
     pub store: Store,
     pub providers: BTreeMap<String, Provider>,
     pub vault: Vault,
+    /// What clients were denied, on its way to the store.
+    pub denials: Denials,
     pub metrics: Metrics,
     pub clock: Clock,
     pub tasks: Tasks,
@@ -38,7 +41,7 @@ impl Core {
         drop(tasks.spawn_blocking(crate::tls::read_ahead));
         let metrics = Metrics::new();
         let store = Store::open(&config.store, clock.clone(), tasks.clone()).await?;
-        let store = store.observed_by(metrics.clone(), clock.clone());
+        let store = store.observed_by(metrics.clone(), clock.clone()).keeping_audit(config.audit.keep);
         let mut built = BTreeMap::new();
         for (id, provider) in &config.providers {
             let (section, provider) = (provider.clone(), Provider::new(provider, clock.clone())?);
@@ -47,7 +50,7 @@ impl Core {
         }
         let vault = Vault::new(store.clone(), &built, &config.upstreams, clock.clone(), tasks.clone(), metrics.clone());
         let providers = built.into_iter().map(|(id, (provider, _))| (id, provider)).collect();
-        Ok(Self { store, providers, vault, metrics, clock, tasks })
+        Ok(Self { store, providers, vault, denials: Denials::default(), metrics, clock, tasks })
     }
 
     /// By the next configuration, on the same store and the same memory.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Core;
 use crate::account::{AccountKey, Alias};
 use crate::admin::desk::Link;
+use crate::audit::{Entry, Event, Who};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::proxy::SigninLinks;
@@ -46,7 +47,9 @@ impl Links {
         {
             return Some(link.clone());
         }
-        let link = self.fresh(grant, "bearerd").await.ok()?.url;
+        let record = Entry::new(Event::LinkMade, Who::Bearerd).of(alias, &grant.key);
+        let made = self.fresh(grant, "bearerd");
+        let link = self.store.audited(record, |record, _| record, made).await.ok()?.url;
         let mut made = self.made();
         if made.len() >= LINKS {
             made.clear();
@@ -55,7 +58,7 @@ impl Links {
         Some(link)
     }
 
-    /// A new one, for the account's own user.
+    /// A new one, for the account's own user. Whoever asks for it records that.
     pub(super) async fn fresh(&self, grant: Grant, by: &str) -> Result<Link, StoreError> {
         let mut invite = Invite::new(Some(grant.alias.clone()), &grant.key.provider, by, &self.clock);
         invite.claims = grant.challenge();

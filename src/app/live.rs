@@ -104,6 +104,8 @@ impl Live {
     pub(super) fn begin(self: &Arc<Self>) {
         let core = self.core();
         watch_grants(&core);
+        let (store, denials, clock) = (core.store.clone(), core.denials.clone(), core.clock.clone());
+        core.tasks.spawn_forever(async move { store.keep_denials(&denials, &clock).await });
         if self.reloadable.is_some() {
             core.tasks.spawn_forever(super::reload::watch_files(Arc::downgrade(self)));
         }

@@ -58,6 +58,7 @@ impl Made {
             hosts: Arc::clone(&hosts),
             vault: core.vault.clone(),
             links: links.clone(),
+            denials: core.denials.clone(),
             clock: core.clock.clone(),
             metrics: core.metrics.clone(),
             before,

@@ -176,7 +176,9 @@ impl App {
         if let Some(pages) = self.pages {
             pages.drain(SIDE_DRAIN).await;
         }
-        if !self.live.core().tasks.drain(REFRESH_DRAIN).await {
+        let core = self.live.core();
+        core.store.keep_last_denials(&core.denials, &core.clock).await;
+        if !core.tasks.drain(REFRESH_DRAIN).await {
             tracing::warn!("work was still under way at the end of the drain");
         }
         self.admin.drain(SIDE_DRAIN).await;

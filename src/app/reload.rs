@@ -10,8 +10,11 @@ use std::time::Duration;
 use super::StartError;
 use super::live::Live;
 use crate::admin::{NotReloaded, Reload, Reloaded};
+use crate::audit::{Entry, Event, Outcome, Who};
 use crate::config::{Changes, Files, Loaded, Mistake, Mistakes, Origin, Source};
 
+/// What an operator's request is called.
+const API: &str = "POST /v1/reload";
 /// The files are looked at so often.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -121,6 +124,10 @@ impl Live {
         };
         drop(in_force);
         core.metrics.reloaded(result.as_ref().map_or("refused", |said| said.outcome));
+        let record = record(trigger, &result);
+        if let Err(error) = core.store.audit(record).await {
+            tracing::warn!(%error, "the reload can't be recorded");
+        }
         match &result {
             Ok(said) => tell(trigger, said),
             Err(mistakes) => {
@@ -143,6 +150,20 @@ fn said(changes: &Changes, new: &Loaded) -> Reloaded {
         changed: applied,
         needs_restart: names(&mut changes.needs_restart()),
         warnings: new.warnings.clone(),
+    }
+}
+
+/// For the audit log. A store that can't be written to holds up no reload: it may be what mends it.
+fn record(trigger: &'static str, result: &Result<Reloaded, Vec<Mistake>>) -> Entry {
+    let who = if trigger == API { Who::Admin } else { Who::Bearerd };
+    let entry = Entry::new(Event::ConfigReload, who);
+    match result {
+        Ok(said) if said.changed.is_empty() => entry.because(format!("{trigger}: nothing changed")),
+        Ok(said) => entry.because(format!("{trigger}: {}", said.changed.join(", "))),
+        Err(mistakes) => {
+            let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
+            entry.because(format!("{trigger}: mistakes in {}", keys.join(", "))).with(Outcome::Failed)
+        }
     }
 }
 
@@ -176,7 +197,7 @@ impl Reload for Handle {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Reloaded, NotReloaded>> + Send + '_>> {
         Box::pin(async move {
             match self.0.upgrade() {
-                Some(live) => live.reload("POST /v1/reload").await,
+                Some(live) => live.reload(API).await,
                 None => Err(NotReloaded::Impossible("everything ends")),
             }
         })

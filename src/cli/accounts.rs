@@ -7,6 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
 
+pub(super) use self::export::ExportAudit;
 pub(super) use self::import::Layout;
 use self::remote::{Remote, problem};
 use super::serve::{harden, slow_runtime};
@@ -14,11 +15,13 @@ use super::{Accounts, Source, say};
 use crate::admin::desk::{Account, Page, Query, Taken};
 use crate::admin::{Actor, Desk, Kind};
 use crate::app::Core;
+use crate::audit::{Entry, Event};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::tasks::Tasks;
 use crate::vault::Import;
 
+mod export;
 mod import;
 mod msal_cache;
 mod remote;
@@ -36,6 +39,10 @@ pub fn run(source: &Source, verb: &Accounts) -> anyhow::Result<()> {
     let loaded = source.load()?;
     crate::telemetry::start(&loaded.config.log)?;
     slow_runtime()?.block_on(async {
+        // Of the store alone: a server has nothing to add.
+        if let Accounts::ExportAudit(wanted) = verb {
+            return export::export(&open(&loaded.config).await?, wanted).await;
+        }
         let office = Office::open(&loaded.config).await?;
         match verb {
             Accounts::List { format } => shown::list(&office, &loaded.config.store.path, *format).await,
@@ -46,8 +53,14 @@ pub fn run(source: &Source, verb: &Accounts) -> anyhow::Result<()> {
             Accounts::Import { file, from, no_verify } => {
                 import::import(&office, &loaded.config, file, *from, !no_verify).await
             }
+            Accounts::ExportAudit(_) => unreachable!("printed above"),
         }
     })
+}
+
+/// What an operator does here, for the record.
+pub(super) fn by_operator(event: Event) -> Entry {
+    Actor::CommandLine.entry(event)
 }
 
 /// What works on grants, on the runtime of the caller. From here on the process holds keys and tokens.
@@ -103,7 +116,7 @@ impl Office {
 
     async fn import(&self, row: Import, verify: bool) -> anyhow::Result<Taken> {
         match self {
-            Self::Here(desk) => Ok(desk.import(row, verify).await?),
+            Self::Here(desk) => Ok(desk.import(row, verify, &Actor::CommandLine).await?),
             Self::There(remote) => remote.import(&row, verify).await,
         }
     }

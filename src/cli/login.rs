@@ -16,8 +16,10 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::watch;
 use url::Url;
 
+use super::accounts::by_operator;
 use crate::account::{AccountKey, Alias};
 use crate::app::Core;
+use crate::audit::Event;
 use crate::claims::Claims;
 use crate::config::{self, Config, Listen};
 use crate::front::Pages;
@@ -87,7 +89,9 @@ pub(crate) async fn login_link(
 ) -> anyhow::Result<()> {
     let Some(alias) = &wanted.alias else { bail!("a link is made for one account; name it: --account ALIAS") };
     let invite = wanted.invite(core);
-    let id = signin::create_invite(&core.store, &core.clock, &invite).await?;
+    let record = by_operator(Event::LinkMade).named(alias);
+    let made = signin::create_invite(&core.store, &core.clock, &invite);
+    let id = core.store.audited(record, |record, _| record, made).await?;
     let link = signin::login_url(&config.signin.public_url, &id);
     writeln!(out, "For {alias}, good for one sign-in until {}:\n\n    {link}\n", invite.expires)?;
     Ok(())

@@ -14,6 +14,7 @@ mod login;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod store;
 mod version;
 
 use std::io::Write as _;
@@ -83,6 +84,9 @@ enum Verb {
     /// The store's encryption keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Backup and restore of the store
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// The configuration in effect, and its JSON Schema
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -193,6 +197,8 @@ pub(crate) enum Accounts {
         #[arg(long)]
         no_verify: bool,
     },
+    /// Prints who did what to which account, the oldest first; checks that no record was changed
+    ExportAudit(accounts::ExportAudit),
 }
 
 #[derive(Subcommand)]
@@ -209,8 +215,48 @@ enum Keys {
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
-    /// Says which keys the store uses
-    Status,
+    /// Changes the store's data key while it serves; goes on with a change that was cut off
+    ///
+    /// A new key is put into the store, every process that uses the store opens it, it seals what is new, and what the old one
+    /// sealed is sealed anew, a few records at a time. With --master the key in store.key_file is changed instead, in two runs: after
+    /// the first both keys open the store, the second ends the old one.
+    Rotate {
+        /// Change the master key to the one in this file (`bearerd keys generate FILE` makes it)
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        master: Option<PathBuf>,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Says which keys the store has, what each still seals, and whether a change is under way
+    Status {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Subcommand)]
+enum StoreVerb {
+    /// Writes a copy of the store into a new file, while servers use it
+    ///
+    /// The copy is sealed as the store is: it opens only with the key in store.key_file. Keep a copy of that key somewhere else.
+    Backup {
+        /// A file that doesn't exist yet
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Makes the store from a backup; there must be none, and no server may run
+    ///
+    /// A backup is old: grants of strict providers come back as uncertain, and their token is tried once; links are void; what was
+    /// revoked or removed since comes back, but for what --audit tells.
+    Restore {
+        /// What `bearerd store backup` wrote
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// What `bearerd accounts export-audit` wrote: what was revoked or removed after the backup is ended again
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        audit: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -241,6 +287,8 @@ pub fn run() -> ExitCode {
         Verb::Check { .. } => check::run(&source),
         Verb::Clients(Clients::New(new)) => clients::run(&new),
         Verb::Keys(Keys::Generate { file }) => keys::generate(file.as_deref()),
+        Verb::Store(StoreVerb::Backup { file }) => store::backup(&source, &file),
+        Verb::Store(StoreVerb::Restore { file, audit }) => store::restore(&source, &file, audit.as_deref()),
         Verb::Config(ConfigVerb::Print { format }) => config::print(&source, format),
         Verb::Config(ConfigVerb::Schema) => config::schema(),
         Verb::Completions { shell } => completions::run::<CommandLine>(shell),
@@ -251,7 +299,9 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(wanted) => sandbox::run(&wanted),
         Verb::Login(wanted) => login(&source, &wanted),
-        Verb::Keys(Keys::Status) => keys::status(&source),
+        Verb::Keys(Keys::Status { format }) => keys::status(&source, format),
+        Verb::Keys(Keys::Rotate { master: None, dry_run }) => keys::rotate(&source, dry_run),
+        Verb::Keys(Keys::Rotate { master: Some(file), dry_run }) => keys::rotate_master(&source, &file, dry_run),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::accounts::by_operator;
 use super::clients::{key_hash, new_key};
 use super::serve::{Signals, harden, slow_runtime};
 use super::{Sandbox as Wanted, say};
 use crate::account::Alias;
 use crate::app::App;
+use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::{Config, environment, temporary_directory};
 use crate::sandbox::{GraphOptions, Options, Sandbox, User};
@@ -135,7 +137,11 @@ async fn sign_in(app: &App, simulated: &Sandbox, users: &[User]) -> anyhow::Resu
             subject: Some(grant.oid),
             scopes: None,
         };
-        app.core().vault.import(row, false).await.with_context(|| format!("signing {} in", user.alias))?;
+        app.core()
+            .vault
+            .import(row, false, by_operator(Event::Import))
+            .await
+            .with_context(|| format!("signing {} in", user.alias))?;
     }
     Ok(())
 }

@@ -7,13 +7,14 @@ use super::read::MASK;
 use super::tree::Origin;
 
 /// Sections and keys that take effect with the next start only. Everything else can be changed while it runs.
-const NEED_A_RESTART: [&str; 8] = [
+const NEED_A_RESTART: [&str; 9] = [
     "server.listen",
     "server.workers",
     "server.share_port",
     "admin.listen",
     "signin.listen",
     "store",
+    "audit",
     "log.format",
     "log.access",
 ];

@@ -58,6 +58,7 @@ pub const FILE: Keys = &[
     key("providers", Named(PROVIDER), Optional(""), "Identity providers; the table's name is the provider's id."),
     key("upstreams", Named(UPSTREAM), Optional(""), "The APIs that are proxied; none at all: Microsoft Graph."),
     key("clients", Tables(CLIENT), Optional(""), "The calling applications; `bearerd clients new` makes an entry."),
+    key("audit", Table(AUDIT), Optional(""), "Who did what: kept in the store too."),
     key("log", Table(LOG), Optional(""), "What goes to standard error."),
 ];
 
@@ -319,6 +320,8 @@ const CLIENT_LIMITS: Keys = &[
     key("requests_per_second", Number, Optional("50"), "past it: throttled"),
     key("concurrent", Integer, Optional("64"), "requests in flight; past it: throttled"),
 ];
+
+const AUDIT: Keys = &[key("keep", Duration, Default("400d"), "records older than this are erased")];
 
 const LOG: Keys = &[
     key("level", Text, Default("info"), "error, warn, info, debug or trace, or filters as in RUST_LOG"),

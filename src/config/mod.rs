@@ -47,6 +47,7 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub clients: Vec<Client>,
+    pub audit: Audit,
     pub log: Log,
     pub masked: Masked,
 }
@@ -57,6 +58,12 @@ pub struct Masked {
     /// With a comment where a value is no default.
     pub toml: String,
     pub json: serde_json::Value,
+}
+
+/// `[audit]`: the record of who did what; older ones than `keep` are erased.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    pub keep: Duration,
 }
 
 /// `[server]`: the data listener.

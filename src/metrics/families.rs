@@ -37,6 +37,7 @@ pub struct Families {
     pub client_connections: Gauge,
     pub upstream_connections: Gauge,
     pub reloads: Family<Outcome, Counter>,
+    pub audit_lost: Counter,
     pub credential_expiry: Family<Provider, Gauge>,
     pub credential_fallbacks: Family<Provider, Counter>,
 }
@@ -86,6 +87,9 @@ impl Families {
         registry.register("leases", "Leases in memory", leases.clone());
         let reloads = Family::default();
         registry.register("config_reloads", "Reloads of the configuration", reloads.clone());
+        let audit_lost = Counter::default();
+        let help = "Records of the audit log that the store could not keep; they are in the log";
+        registry.register("audit_lost", help, audit_lost.clone());
         let credential_expiry = Family::default();
         registry.register_with_unit(
             "credential_expiry",
@@ -130,6 +134,7 @@ impl Families {
             client_connections: connections.get_or_create_owned(&SideLabel { side: Side::Client }),
             upstream_connections: connections.get_or_create_owned(&SideLabel { side: Side::Upstream }),
             reloads,
+            audit_lost,
             credential_expiry,
             credential_fallbacks,
         }

@@ -12,6 +12,7 @@ use super::error::{Kind, Refusal};
 use super::gates::Place;
 use super::limits::Pass;
 use super::request_id::RequestId;
+use crate::audit::{Denials, Entry as Record, Event, Outcome, Who};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, Origin, RequestSample};
 use crate::vault::Subject;
@@ -34,6 +35,8 @@ pub struct Ledger {
 pub struct Access {
     pub client: Option<Arc<str>>,
     pub subject: Option<Subject>,
+    /// The account that was named, where the client may not act for it.
+    pub asked: Option<String>,
     pub upstream: Option<Arc<str>>,
     pub error: Option<Kind>,
     pub attempts: u32,
@@ -71,6 +74,7 @@ impl Access {
         Self {
             client: None,
             subject: None,
+            asked: None,
             upstream: None,
             error: None,
             attempts: 0,
@@ -103,6 +107,25 @@ impl Access {
         });
     }
 
+    /// What a client was denied, and by which rule of the configuration, for the audit log.
+    pub fn denied(&self, refusal: &Refusal, denials: &Denials) {
+        let event = match refusal.kind {
+            Kind::PolicyDenied => Event::PolicyDenied,
+            Kind::AccountForbidden => Event::AccountDenied,
+            _ => return,
+        };
+        let Some(client) = &self.client else { return };
+        let rule = refusal.rule.as_deref();
+        let entry = Record::new(event, Who::Client(client.to_string())).with(Outcome::Denied);
+        let entry = match rule {
+            Some(rule) => entry.because(format_args!("{rule}: {}", refusal.message)),
+            None => entry.because(&refusal.message),
+        };
+        let account = self.subject.as_ref().map(account).or(self.asked.as_deref().map(Cow::Borrowed));
+        let entry = account.into_iter().fold(entry, Record::named);
+        denials.note(entry.asked(self.request_id.as_str(), &self.peer), rule);
+    }
+
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
@@ -118,18 +141,6 @@ pub fn account(subject: &Subject) -> Cow<'_, str> {
         Subject::User(alias) => alias.as_str().into(),
         Subject::App => "app".into(),
         Subject::OnBehalfOf(user) => format!("obo:{}", user.name.as_deref().unwrap_or(&user.subject)).into(),
-    }
-}
-
-/// How much of a refusal's message is logged: a member of a batch may have any length.
-const LONGEST_REASON: usize = 300;
-
-/// For the audit log: what a client was denied, and by which rule of the configuration. Only `because` names the member of a batch.
-pub fn denied(refusal: &Refusal, client: &str, subject: &Subject, method: &Method, path: &str) {
-    if refusal.kind == Kind::PolicyDenied {
-        let (account, rule) = (account(subject), refusal.rule.as_deref().unwrap_or(&refusal.message));
-        let because: String = refusal.message.chars().take(LONGEST_REASON).collect();
-        tracing::info!(target: "bearerd::audit", event = "policy_denied", client, account = &*account, %method, path, rule, because);
     }
 }
 

@@ -5,7 +5,6 @@
 use http::Method;
 use http::request::Parts;
 
-use super::access;
 use super::batch::{Batch, is_batch};
 use super::error::Refusal;
 use super::policy::Verdict;
@@ -24,13 +23,12 @@ impl Message {
     pub async fn judged(terms: &Terms<'_>, shared: &Shared, head: &Parts, body: Replay) -> Result<Self, Refusal> {
         let rule_path = terms.rule_path();
         let client = &terms.caller.client;
-        let judged = match client.policy.permit(&terms.asked(head, &rule_path)) {
+        match client.policy.permit(&terms.asked(head, &rule_path)) {
             Ok(Verdict::JudgeMembers) => Batch::open(terms, Some(&client.policy), shared, body).await,
             Ok(Verdict::Permitted) if may_be_batch(terms, head) => Batch::open(terms, None, shared, body).await,
             Ok(Verdict::Permitted) => naming::translate(terms, shared, head, body).await.map(Self::Plain),
             Err(denied) => Err(denied),
-        };
-        judged.inspect_err(|refusal| access::denied(refusal, &client.name, terms.subject, &head.method, &rule_path))
+        }
     }
 }
 

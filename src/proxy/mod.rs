@@ -124,6 +124,7 @@ impl Proxy {
             Ok(response) => response,
             Err(mut refusal) => {
                 access.error = Some(refusal.kind);
+                access.denied(&refusal, &shared.denials);
                 refusal.closes |= unread;
                 let client_request_id = client_request_id.as_ref().and_then(|id| id.to_str().ok());
                 refusal.answer(request_id, client_request_id.unwrap_or(request_id), shared.clock.now())
@@ -156,7 +157,9 @@ impl Proxy {
         access.upstream = Some(Arc::clone(&template.name));
 
         let account = once(&head.headers, &BEARERD_ACCOUNT)?;
-        let subject = caller.subject([route.alias.as_deref(), presented.user(), account])?;
+        let named = [route.alias.as_deref(), presented.user(), account];
+        let subject = caller.subject(named);
+        let subject = subject.inspect_err(|_| access.asked = named.into_iter().flatten().next().map(str::to_owned))?;
         access.subject = Some(subject.clone());
         access.passes = shared.enter(&caller.client.gate)?;
 

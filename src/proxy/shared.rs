@@ -23,6 +23,7 @@ use super::route::Routes;
 use super::upstream::{Template, TemplateError};
 use super::{Peer, outbound};
 use crate::account::Alias;
+use crate::audit::Denials;
 use crate::clock::Clock;
 use crate::config::{self, Changes, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
@@ -48,6 +49,7 @@ pub struct Shared {
     pub(super) trusted_proxies: Vec<config::Network>,
     pub(super) in_flight: Arc<Counter>,
     pub(super) caps: Caps,
+    pub(super) denials: Denials,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
@@ -60,6 +62,7 @@ pub struct Setup<'a> {
     pub hosts: Arc<Hosts>,
     pub vault: Vault,
     pub links: Arc<dyn SigninLinks>,
+    pub denials: Denials,
     pub clock: Clock,
     pub metrics: Metrics,
     /// A reload: what did not change stays as it is, with all that it has counted and connected.
@@ -93,7 +96,7 @@ impl Shared {
     }
 
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, clock, metrics, before } = setup;
+        let Setup { server, upstreams, clients, hosts, vault, links, denials, clock, metrics, before } = setup;
         let (mut templates, mut known) = (Vec::new(), Vec::new());
         for config in upstreams.values() {
             let Some(id) = vault.upstream(&config.name) else { continue };
@@ -137,6 +140,7 @@ impl Shared {
             },
             limits: server.limits.clone(),
             trusted_proxies: server.trusted_proxies.clone(),
+            denials,
             clock,
             metrics,
         })

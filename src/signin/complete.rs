@@ -13,6 +13,7 @@ use super::request::Cookie;
 use super::ticket::{self, Purpose, Session, TEN_MINUTES};
 use super::{Answer, Inner, Outcome, invite};
 use crate::account::Alias;
+use crate::audit::{Entry, Event, Who};
 use crate::graph::scopes;
 use crate::oauth::SignedIn;
 use crate::store::Grant;
@@ -75,8 +76,10 @@ async fn store(inner: &Inner, purpose: &Purpose, signed_in: SignedIn) -> Result<
     let link = invite::take(&inner.store, id).await?.ok_or_else(Problem::used_link)?;
     match inner.vault.put(&who, signed_in, &purpose.scopes).await {
         Ok(grant) => {
-            let (id_of_account, link_by) = (grant.key.id(), &link.created_by);
-            tracing::info!(target: "bearerd::audit", event = "link_used", account = %grant.alias, id = id_of_account, link_by);
+            let used = Entry::new(Event::LinkUsed, Who::User).of(&grant.alias, &grant.key);
+            if let Err(error) = inner.store.audit(used.because(format!("made by {}", link.created_by))).await {
+                tracing::warn!(%error, "the use of a sign-in link can't be recorded");
+            }
             if let Err(error) = invite::bury(&inner.store, &inner.clock, id).await {
                 tracing::warn!(%error, "that a sign-in link was used could not be noted; it is used up all the same");
             }
@@ -86,8 +89,6 @@ async fn store(inner: &Inner, purpose: &Purpose, signed_in: SignedIn) -> Result<
             if let Err(error) = invite::give_back(&inner.store, id, &link).await {
                 tracing::warn!(%error, "a sign-in link could not be given back");
             }
-            let (account, link_by) = (&purpose.alias, &purpose.created_by);
-            tracing::info!(target: "bearerd::audit", event = "sign_in_refused", account, link_by, reason = %refused);
             Err(refused.into())
         }
     }

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::request::{Cookie, Params, is_own_form};
 use super::ticket::{self, Session};
 use super::{Answer, Inner};
+use crate::audit::{Entry, Event, Who};
 
 pub(super) async fn page(inner: &Inner, request: &Request<Bytes>) -> Answer {
     let session = session(inner, request).await?.map(|(_, session)| session);
@@ -32,9 +33,8 @@ pub(super) async fn revoke(inner: &Inner, request: &Request<Bytes>) -> Answer {
         return Err(Problem::cross_site());
     }
     let (id, session) = session.filter(|_| fits).ok_or_else(Problem::no_session)?;
-    let (account, id_of_account) = (&session.alias, session.key.id());
-    tracing::info!(target: "bearerd::audit", event = "revoke", account, id = id_of_account, by = "the account's user");
-    inner.vault.revoke(&session.key).await?;
+    let entry = Entry::new(Event::Revoke, Who::User).of(&session.alias, &session.key);
+    inner.store.audited(entry, |entry, _| entry, inner.vault.revoke(&session.key)).await?;
     // After it, so that a store that can't be used now lets the person try again.
     ticket::take::<Session>(&inner.store, &id, inner.clock.now()).await?;
     let page = Revoked { frame: &inner.site.frame, alias: &session.alias };

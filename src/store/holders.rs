@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::seal::NoRandom;
@@ -36,8 +36,17 @@ impl fmt::Display for HolderId {
 pub struct Holders {
     directory: PathBuf,
     own: HolderId,
-    /// Locked as long as it is open, which is as long as this process lives at most.
-    _lock: File,
+    /// Locked as long as it is open, which is as long as this process lives at most. Says which state of the key ring is known.
+    lock: File,
+}
+
+/// A process that works on the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id, as it sees itself; 0: it doesn't say.
+    pub pid: u32,
+    /// The key ring that it has opened; 0: it doesn't say.
+    pub generation: u64,
 }
 
 impl Holders {
@@ -52,7 +61,7 @@ impl Holders {
             // Between making the file and locking it, another process may have taken it for a dead one's.
             match lock.try_lock() {
                 Ok(()) if lock.metadata()?.nlink() > 0 => {
-                    let holders = Self { directory, own, _lock: lock };
+                    let holders = Self { directory, own, lock };
                     holders.clear_the_dead()?;
                     return Ok(holders);
                 }
@@ -61,6 +70,29 @@ impl Holders {
             }
         }
         Err(io::Error::other("this file system can't hold locks"))
+    }
+
+    /// Tells the others which key ring this process has opened. What can't be told is taken for not known.
+    pub fn knows(&self, generation: u64) {
+        // Numbers grow, so that the new text covers the old one.
+        let _ = self.lock.write_all_at(format!("{} {generation}\n", std::process::id()).as_bytes(), 0);
+    }
+
+    /// The other processes that live.
+    pub fn others(&self) -> io::Result<Vec<Process>> {
+        let mut others = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if !id_of(&path).is_some_and(|id| id != self.own && !self.is_dead(id)) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let mut words = text.split_ascii_whitespace();
+            let pid = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            let generation = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            others.push(Process { pid, generation });
+        }
+        Ok(others)
     }
 
     pub fn own(&self) -> HolderId {
@@ -81,8 +113,7 @@ impl Holders {
     fn clear_the_dead(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".lock")).and_then(HolderId::parse);
-            if id.is_none_or(|id| id == self.own) {
+            if id_of(&path).is_none_or(|id| id == self.own) {
                 continue;
             }
             let Ok(file) = File::open(&path) else { continue };
@@ -111,6 +142,10 @@ fn file_of(directory: &Path, id: HolderId) -> PathBuf {
     directory.join(format!("{id}.lock"))
 }
 
+fn id_of(path: &Path) -> Option<HolderId> {
+    path.file_name().and_then(|name| name.to_str()?.strip_suffix(".lock")).and_then(HolderId::parse)
+}
+
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
@@ -125,12 +160,16 @@ mod tests {
         let first = Holders::register(directory.path().join("holders")).unwrap();
         let second = Holders::register(directory.path().join("holders")).unwrap();
         assert!(!first.is_dead(first.own()) && !first.is_dead(second.own()) && !second.is_dead(first.own()));
+        second.knows(12);
+        first.knows(3);
+        let pid = std::process::id();
+        assert_eq!(first.others().unwrap(), [Process { pid, generation: 12 }]);
         let gone = second.own();
         let holders = directory.path().join("holders");
         assert!(is_alive(&holders, gone) && !is_alive(directory.path(), gone));
         drop(second);
         assert!(!is_alive(&holders, gone));
-        assert!(first.is_dead(gone));
+        assert!(first.is_dead(gone) && first.others().unwrap().is_empty());
     }
 
     #[test]

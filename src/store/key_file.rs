@@ -56,6 +56,26 @@ pub fn load(config: &config::Store, first_start: bool) -> Result<MasterKey, Stor
     read(path).map_err(|why| refusal(path, &why))
 }
 
+/// The key in this file, which the setting or flag `key` names.
+pub fn read_named(path: &Path, key: &'static str) -> Result<MasterKey, StoreError> {
+    read(path).map_err(|why| StoreError::Setup { key, why: format!("{}: {why}", path.display()) })
+}
+
+/// Puts another key into the place of the one in `path`: whoever opens that file finds the one or the other. Owner and group stay.
+pub fn replace(path: &Path, key: &MasterKey) -> io::Result<()> {
+    let old = fs::metadata(path)?;
+    let text = Secret::new(BASE64_STANDARD.encode(key.as_ref()));
+    let (directory, draft) = draft(path)?;
+    let written = write_durably(&draft, &text)
+        .and_then(|()| std::os::unix::fs::chown(&draft, Some(old.uid()), Some(old.gid())))
+        .and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    File::open(directory)?.sync_all()
+}
+
 fn refusal(path: &Path, why: &str) -> StoreError {
     StoreError::Setup { key: SETTING, why: format!("{}: {why}", path.display()) }
 }
@@ -109,13 +129,7 @@ fn judge(mode: u32, owner: u32, us: u32) -> Result<(), String> {
 
 /// The file appears under its name with everything in it, or not at all; who comes second keeps the first one's.
 fn make(path: &Path, key: &Secret<String>) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(NoRandom::from(error)))?;
-    let draft = directory.join(format!(".store.key.{:016x}", u64::from_be_bytes(random)));
+    let (directory, draft) = draft(path)?;
     let written = write_durably(&draft, key).and_then(|()| fs::hard_link(&draft, path));
     let removed = fs::remove_file(&draft);
     match written {
@@ -123,6 +137,18 @@ fn make(path: &Path, key: &Secret<String>) -> io::Result<()> {
         other => other.and(removed)?,
     }
     File::open(directory)?.sync_all()
+}
+
+/// The directory of `path`, and the name in it of what is to become that file.
+fn draft(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(NoRandom::from(error)))?;
+    let draft = directory.join(format!(".store.key.{:016x}", u64::from_be_bytes(random)));
+    Ok((directory, draft))
 }
 
 fn write_durably(path: &Path, key: &Secret<String>) -> io::Result<()> {

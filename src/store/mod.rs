@@ -16,20 +16,29 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 
+pub use self::audit::{AuditFlaw, AuditQuery};
+pub use self::backup::{Gone, Restored};
 pub use self::grant::{
     AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Parked, Reason,
     Refusal, SignIn, Status, TicketKind, scope_set,
 };
 pub use self::key_file::generate_key;
+pub use self::keys::{KeyReport, KeyState, KeyStatus, MasterRotated, Phase, Process, Progress, RotateError};
 pub use self::refresh::Decision;
 use self::sqlite::Sqlite;
 
+mod audit;
+mod backup;
 mod grant;
 mod holders;
 mod key_file;
+mod keys;
 mod refresh;
 mod seal;
 mod sqlite;
+
+/// Where nobody says otherwise.
+const AUDIT_KEPT: Duration = Duration::from_hours(400 * 24);
 
 /// A handle on the store; clones share it.
 #[derive(Clone, Debug)]
@@ -37,6 +46,7 @@ pub struct Store {
     backend: Arc<Sqlite>,
     tasks: Tasks,
     observer: Option<(Metrics, Clock)>,
+    audit_kept: Duration,
 }
 
 /// Which accounts a page shows.
@@ -77,15 +87,6 @@ pub struct Revoked {
     pub refresh_token: Option<Secret<String>>,
 }
 
-/// The store's keys, as far as they may be known: names and dates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyStatus {
-    pub id: u32,
-    pub made_at: Timestamp,
-    /// New records are sealed with it.
-    pub active: bool,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store can't be used now: locked, disk full, I/O.
@@ -121,7 +122,14 @@ impl Store {
     pub async fn open(config: &config::Store, clock: Clock, tasks: Tasks) -> Result<Self, StoreError> {
         let config = config.clone();
         let backend = finished(tasks.spawn_blocking(move || Sqlite::open(&config, clock)).await)?;
-        Ok(Self { backend: Arc::new(backend), tasks, observer: None })
+        Ok(Self { backend: Arc::new(backend), tasks, observer: None, audit_kept: AUDIT_KEPT })
+    }
+
+    /// How long records of the audit log stay.
+    #[must_use]
+    pub fn keeping_audit(mut self, kept: Duration) -> Self {
+        self.audit_kept = kept;
+        self
     }
 
     /// The duration of each step is told to `metrics`.
@@ -129,11 +137,6 @@ impl Store {
     pub fn observed_by(mut self, metrics: Metrics, clock: Clock) -> Self {
         self.observer = Some((metrics, clock));
         self
-    }
-
-    /// The data keys of the ring, the oldest first.
-    pub async fn keys(&self) -> Result<Vec<KeyStatus>, StoreError> {
-        self.run("keys", Sqlite::key_status).await
     }
 
     /// A read and the key check: what `/readyz` asks.
@@ -262,9 +265,11 @@ impl Store {
         self.run("remove", move |backend| backend.remove(&key)).await
     }
 
-    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, and expired tickets, a few at a time.
+    /// Erases previous refresh tokens past their grace, tokens that have been dead for 24 h, expired tickets, and records of the audit
+    /// log whose time is over, a few at a time.
     pub async fn sweep(&self) -> Result<(), StoreError> {
-        while self.run("sweep", Sqlite::sweep).await? {}
+        let kept = self.audit_kept;
+        while self.run("sweep", move |backend| backend.sweep(kept)).await? {}
         Ok(())
     }
 

@@ -339,6 +339,23 @@ pub fn sign_in(row: &mut Row, token: Fingerprint) -> Bytes {
     Bytes::Replace
 }
 
+/// RESTORE from a backup: a new life with the old tokens. A strict provider may have taken the refresh token since: that is as if the
+/// process that presents it had died, `nobody` being dead.
+pub fn restore(row: &mut Row, rotation: Rotation, nobody: HolderId, now: Timestamp) {
+    row.epoch += 1;
+    row.version += 1;
+    row.intent = None;
+    row.next_try = None;
+    let Some(token) = row.token.filter(|_| rotation == Rotation::Strict && !matches!(row.status, Status::Reauth(_)))
+    else {
+        return;
+    };
+    row.fence += 1;
+    row.status = Status::Uncertain;
+    row.last_resort_epoch = 0;
+    row.intent = Some(Intent { fence: row.fence, token, deadline: now, holder: nobody, last_resort: false });
+}
+
 impl Row {
     fn begins_life(&mut self, token: Option<Fingerprint>, status: Status) {
         *self = Self {

@@ -1,24 +1,24 @@
 //! Encryption at rest: what the database holds of a secret is a sealed blob that opens only with our key, and only in its place.
 //!
-//! Hierarchy: the master key wraps the data keys of the ring, which lie beside the data; each blob has a key of its own, derived
-//! from a data key and a random salt. Invariants: a blob opens only for the table, role, owner and epoch that it was sealed
+//! Hierarchy: the master key wraps the data keys of the ring (`ring`), which lie beside the data; each blob has a key of its own,
+//! derived from a data key and a random salt. Invariants: a blob opens only for the table, role, owner and epoch that it was sealed
 //! for; the owner's identity is inside the ciphertext too; what doesn't open is an error and never a value.
 //!
 //! Blob: magic 4 | version 1 | algorithm 1 | key id 4 | salt 32 | nonce 24 | key commitment 16 | ciphertext and tag.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use chacha20poly1305::{AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::grant::{Fingerprint, TicketKind};
-use super::key_file::{KEY_BYTES, MasterKey};
+use super::grant::TicketKind;
+use super::key_file::MasterKey;
 use crate::account::AccountKey;
+
+pub use self::ring::{KeyRing, Wrapped, master_id};
+
+mod ring;
 
 const MAGIC: [u8; 4] = *b"BRRD";
 const VERSION: u8 = 1;
@@ -30,9 +30,6 @@ const HEADER: usize = COMMITMENT.end;
 const TAG: usize = 16;
 /// Plaintexts are padded to multiples of this, so that a length says little.
 const PADDING: usize = 1024;
-
-const RECORD: &[u8] = b"bearerd/v1/record";
-const WRAP: &[u8] = b"bearerd/v1/wrap";
 
 /// Why a blob doesn't open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,86 +73,9 @@ pub struct Place<'a> {
     pub detail: &'a [u8],
 }
 
-/// The data keys, opened. The newest one seals; each one opens what it sealed.
-pub struct KeyRing {
-    keys: BTreeMap<u32, MasterKey>,
-    newest: u32,
-    fingerprints: MasterKey,
-    tickets: MasterKey,
-}
-
-impl fmt::Debug for KeyRing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing").field("newest", &self.newest).finish_non_exhaustive()
-    }
-}
-
-impl KeyRing {
-    /// A ring of one new key, and that key as it is stored: its id and its wrapped bytes.
-    pub fn generate(master: &MasterKey) -> Result<(Self, u32, Vec<u8>), NoRandom> {
-        let id = 1;
-        let mut key = MasterKey::default();
-        getrandom::fill(key.as_mut())?;
-        let wrapped = encrypt(master, WRAP, id, &wrap_context(id), padded(&[], key.as_ref()))?;
-        let ring = Self::of(BTreeMap::from([(id, key)])).expect("a ring of one key has one");
-        Ok((ring, id, wrapped))
-    }
-
-    /// The ring as it was stored. Fails with the wrong master key.
-    pub fn unwrap(master: &MasterKey, stored: &[(u32, Vec<u8>)]) -> Result<Self, Broken> {
-        let mut keys = BTreeMap::new();
-        for (id, wrapped) in stored {
-            if key_id(wrapped)? != *id {
-                return Err(Broken::Key(*id));
-            }
-            let plaintext = decrypt(master, WRAP, &wrap_context(*id), wrapped)?;
-            let (_, bytes) = unpadded(&plaintext)?;
-            let mut key = MasterKey::default();
-            if bytes.len() != KEY_BYTES {
-                return Err(Broken::Shape);
-            }
-            key.copy_from_slice(bytes);
-            keys.insert(*id, key);
-        }
-        Self::of(keys).ok_or(Broken::Shape)
-    }
-
-    fn of(keys: BTreeMap<u32, MasterKey>) -> Option<Self> {
-        // Digests come from the oldest key, which stays in the ring: lineage outlives a rotation.
-        let oldest = keys.first_key_value()?.1;
-        let fingerprints = derive(oldest, &[], b"bearerd/v1/fingerprint");
-        let tickets = derive(oldest, &[], b"bearerd/v1/ticket");
-        let newest = *keys.last_key_value()?.0;
-        Some(Self { keys, newest, fingerprints, tickets })
-    }
-
-    pub fn seal(&self, place: &Place<'_>, value: &[u8]) -> Result<Vec<u8>, NoRandom> {
-        let id = self.newest;
-        encrypt(&self.keys[&id], RECORD, id, &place.context(id), padded(&place.owner_bytes(), value))
-    }
-
-    pub fn open(&self, place: &Place<'_>, blob: &[u8]) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let id = key_id(blob)?;
-        let key = self.keys.get(&id).ok_or(Broken::Key(id))?;
-        let plaintext = decrypt(key, RECORD, &place.context(id), blob)?;
-        let (owner, value) = unpadded(&plaintext)?;
-        if owner != place.owner_bytes() {
-            return Err(Broken::Owner);
-        }
-        Ok(Zeroizing::new(value.to_vec()))
-    }
-
-    pub fn fingerprint(&self, refresh_token: &str) -> Fingerprint {
-        Fingerprint(digest(&self.fingerprints, &[refresh_token.as_bytes()]))
-    }
-
-    /// What is stored of a ticket's id.
-    pub fn ticket(&self, kind: TicketKind, id: &str) -> [u8; 32] {
-        digest(&self.tickets, &[kind.name().as_bytes(), id.as_bytes()])
-    }
-}
-
 impl TicketKind {
+    pub(super) const ALL: [Self; 4] = [Self::Invite, Self::Pending, Self::Device, Self::Imported];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Invite => "invite",
@@ -191,10 +111,6 @@ impl Place<'_> {
     }
 }
 
-fn wrap_context(id: u32) -> Vec<u8> {
-    Place { table: "keyring", role: "data_key", owner: None, epoch: 0, detail: &[] }.context(id)
-}
-
 /// With its length in front, so that no two lists of parts read the same.
 fn append(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -220,6 +136,12 @@ fn unpadded(plaintext: &[u8]) -> Result<(&[u8], &[u8]), Broken> {
     let (owner, rest) = plaintext[8..].split_at(owner);
     let value = part(rest).ok_or(Broken::Shape)?;
     Ok((owner, &rest[8..8 + value]))
+}
+
+/// Which data key sealed the blob that begins like this; `None`: it is no blob that we know.
+pub fn sealed_with(beginning: &[u8]) -> Option<u32> {
+    let [VERSION, XCHACHA20_POLY1305, a, b, c, d, ..] = beginning.strip_prefix(&MAGIC)? else { return None };
+    Some(u32::from_be_bytes([*a, *b, *c, *d]))
 }
 
 fn key_id(blob: &[u8]) -> Result<u32, Broken> {
@@ -286,15 +208,6 @@ fn derive(key: &MasterKey, salt: &[u8], purpose: &[u8]) -> MasterKey {
         .expand(purpose, derived.as_mut())
         .expect("32 bytes are less than HKDF's limit");
     derived
-}
-
-fn digest(key: &MasterKey, parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key.as_ref()).expect("HMAC takes keys of any length");
-    for part in parts {
-        mac.update(&(part.len() as u64).to_be_bytes());
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -16,21 +17,29 @@ use super::grant::{Change, Claim, Commit, Committed, Failed, Failure, Grant, Sig
 use super::holders::Holders;
 use super::refresh::{self, Ask, Decision, Row, Successor};
 use super::seal::KeyRing;
-use super::{Held, KeyStatus, Listed, Refusal, Revoked, StoreError, Wanted};
+use super::{Held, Listed, Refusal, Revoked, StoreError, Wanted};
 use crate::account::AccountKey;
 use crate::clock::{Clock, Timestamp};
-use crate::config::Rotation;
+use crate::config::{self, Rotation};
 use crate::fault;
 use crate::secret::Secret;
 
+mod audit;
+mod backup;
 mod columns;
 mod listing;
 mod open;
 mod record;
+mod reseal;
+mod ring;
+mod rotation;
 mod tickets;
 mod transaction;
 
+pub use self::backup::restore;
 pub use self::open::{exists, is_opened_by};
+pub use self::reseal::Position;
+pub use self::rotation::Phase;
 
 /// The most changes in one answer; the next question gets the rest.
 const CHANGES: u32 = 4096;
@@ -48,9 +57,13 @@ const FORGET_TICKETS: &str =
 /// The database, open.
 pub struct Sqlite {
     file: PathBuf,
+    /// Where the master key is, for the day on which the ring changes.
+    config: config::Store,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
-    keys: KeyRing,
+    keys: RwLock<Arc<KeyRing>>,
+    /// The generation of a ring that could not be opened: that is said once.
+    unreadable: AtomicU64,
     holders: Holders,
     clock: Clock,
 }
@@ -67,33 +80,29 @@ impl Sqlite {
         if let Err(error) = std::fs::metadata(&self.file) {
             return self.named(Err(StoreError::Unavailable(error.to_string())));
         }
-        self.read(|connection| open::check_key(connection, &self.keys))
+        self.read(|connection| open::check_key(connection, &*self.ring(connection)?))
     }
 
     pub fn opened_by(&self) -> String {
         self.holders.own().to_string()
     }
 
-    pub fn key_status(&self) -> Result<Vec<KeyStatus>, StoreError> {
-        self.read(open::key_status)
-    }
-
     pub fn find(&self, alias: &str) -> Result<Option<Grant>, StoreError> {
         self.read(|connection| {
             let record = Record::by_alias(connection, alias)?;
-            record.map(|record| record.grant(connection, &self.keys)).transpose()
+            record.map(|record| record.grant(connection, &*self.ring(connection)?)).transpose()
         })
     }
 
     pub fn load(&self, key: &AccountKey) -> Result<Option<Grant>, StoreError> {
         self.read(|connection| {
             let record = Record::living(connection, key)?;
-            record.map(|record| record.grant(connection, &self.keys)).transpose()
+            record.map(|record| record.grant(connection, &*self.ring(connection)?)).transpose()
         })
     }
 
     pub fn holds(&self, key: &AccountKey, refresh_token: &Secret<String>) -> Result<Held, StoreError> {
-        let fingerprint = Some(self.keys.fingerprint(refresh_token.expose()));
+        let fingerprint = Some(self.fingerprint(refresh_token));
         Ok(match self.read(|connection| Record::living(connection, key))? {
             Some(record) if record.row.token == fingerprint => Held::Now,
             Some(record) if record.row.parent == fingerprint => Held::Before,
@@ -104,7 +113,7 @@ impl Sqlite {
     pub fn by_id(&self, id: &str) -> Result<Option<Grant>, StoreError> {
         self.read(|connection| {
             let record = Record::by_account_id(connection, id)?;
-            record.map(|record| record.grant(connection, &self.keys)).transpose()
+            record.map(|record| record.grant(connection, &*self.ring(connection)?)).transpose()
         })
     }
 
@@ -168,7 +177,7 @@ impl Sqlite {
             let ask = Ask { epoch, version, lease, rotation, holder: self.holders.own(), forced };
             let answer = match refresh::claim(&mut record.row, &ask, self.clock.now(), holder_dead) {
                 Decision::Claimed { fence, took_over, last_resort } => {
-                    let (refresh_token, fingerprint) = record.refresh_token(transaction, &self.keys)?;
+                    let (refresh_token, fingerprint) = record.refresh_token(transaction, &*self.ring(transaction)?)?;
                     Claim::Claimed { fence, refresh_token, fingerprint, took_over, last_resort }
                 }
                 Decision::Uncertain => Claim::Uncertain,
@@ -189,7 +198,7 @@ impl Sqlite {
     }
 
     pub fn commit(&self, commit: &Commit) -> Result<Committed, StoreError> {
-        let token = commit.refresh_token.as_ref().map(|token| (self.keys.fingerprint(token.expose()), token));
+        let token = commit.refresh_token.as_ref().map(|token| (self.fingerprint(token), token));
         let successor = Successor {
             epoch: commit.epoch,
             parent: commit.parent,
@@ -207,9 +216,10 @@ impl Sqlite {
             let now = self.clock.now();
             let (committed, bytes) = refresh::commit(&mut record.row, &successor, now);
             if let Committed::Stored { .. } = committed {
-                let sealed = token.map(|(_, token)| record.sealed(&self.keys, token)).transpose()?;
+                let keys = &*self.ring(transaction)?;
+                let sealed = token.map(|(_, token)| record.sealed(keys, token)).transpose()?;
                 record.move_bytes(transaction, bytes, sealed.as_deref())?;
-                record.put_access(transaction, &self.keys, &commit.access)?;
+                record.put_access(transaction, keys, &commit.access)?;
                 record.refreshed_at = Some(now);
                 record.scopes = commit.scopes.clone().unwrap_or(record.scopes);
                 record.save(transaction, &before)?;
@@ -245,8 +255,9 @@ impl Sqlite {
     }
 
     pub fn sign_in(&self, sign_in: &SignIn) -> Result<Grant, StoreError> {
-        let fingerprint = self.keys.fingerprint(sign_in.refresh_token.expose());
+        let fingerprint = self.fingerprint(&sign_in.refresh_token);
         self.step(|transaction| {
+            let keys = &*self.ring(transaction)?;
             let now = self.clock.now();
             let mut record = match Record::by_key(transaction, &sign_in.key)? {
                 Some(record) => record,
@@ -265,21 +276,21 @@ impl Sqlite {
             record.signed_in_at = now;
             record.scopes.clone_from(&sign_in.scopes);
             record.username.clone_from(&sign_in.username);
-            let sealed = record.sealed(&self.keys, &sign_in.refresh_token)?;
+            let sealed = record.sealed(keys, &sign_in.refresh_token)?;
             record.move_bytes(transaction, bytes, Some(&sealed))?;
             record.erase_access(transaction)?;
             if let Some(access) = &sign_in.access {
-                record.put_access(transaction, &self.keys, access)?;
+                record.put_access(transaction, keys, access)?;
             }
             record.save(transaction, &before)?;
-            record.grant(transaction, &self.keys)
+            record.grant(transaction, keys)
         })
     }
 
     pub fn revoke(&self, key: &AccountKey) -> Result<Option<Revoked>, StoreError> {
         let revoked = self.step(|transaction| {
             let Some(mut record) = Record::living(transaction, key)? else { return Ok(None) };
-            let refresh_token = match record.refresh_token(transaction, &self.keys) {
+            let refresh_token = match record.refresh_token(transaction, &*self.ring(transaction)?) {
                 Ok((refresh_token, _)) => Some(refresh_token),
                 // Nothing that opens is left: the account is to be revoked all the same.
                 Err(StoreError::Corrupt { .. }) => None,
@@ -302,7 +313,8 @@ impl Sqlite {
     }
 
     /// One slice of a sweep: whoever has a refresh to store waits for no more than that. True: there is more to erase.
-    pub fn sweep(&self) -> Result<bool, StoreError> {
+    /// `audit_kept`: how long the audit log goes back.
+    pub fn sweep(&self, audit_kept: Duration) -> Result<bool, StoreError> {
         self.step(|transaction| {
             let now = self.clock.now().millis();
             let dead_since = now - i64::try_from(DEAD_FOR.as_millis()).unwrap_or(i64::MAX);
@@ -310,12 +322,16 @@ impl Sqlite {
             for (erase, until) in [(FORGET_PREVIOUS, now), (FORGET_DEAD, dead_since), (FORGET_TICKETS, now)] {
                 erased.push(transaction.prepare_cached(erase)?.execute([until, SLICE])?);
             }
+            let kept = i64::try_from(audit_kept.as_millis()).unwrap_or(i64::MAX);
+            erased.push(audit::forget(transaction, Timestamp::from_millis(now.saturating_sub(kept)), SLICE)?);
             Ok(erased.into_iter().any(|rows| i64::try_from(rows) == Ok(SLICE)))
         })
     }
 
+    /// Who follows changes follows those of the key ring too.
     pub fn changes(&self, after: u64) -> Result<Vec<Change>, StoreError> {
         self.read(|connection| {
+            self.ring(connection)?;
             let mut statement = connection.prepare_cached(
                 "SELECT sequence, provider, tenant, subject, changes.alias AS alias
                  FROM changes JOIN grants ON grants.id = changes.grant_id WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",

@@ -305,7 +305,7 @@ impl Flight {
         };
         let failure = presentation.failed(grant, kind);
         tracing::warn!(account = %grant.alias, id = %grant.key.id(), class = ?error.class, text = error.text, "refresh failed");
-        tracing::info!(target: "bearerd::audit", event = "refresh_failed", account = %grant.alias, id = %grant.key.id(), class = ?error.class, reason = error.text);
+        self.vault.record_failure(grant, &error);
         if self.fail_with_patience(failure, timing.rotation).await? == Failed::Ignored {
             tracing::info!(account = %grant.alias, "the failure came too late to count: the grant has changed since");
             return Ok(Round::Again);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::slot::Want;
 use super::{Inner, LeaseError, PutError, Subject, Vault, access_token};
 use crate::account::{AccountKey, Alias};
+use crate::audit::{Entry, Event, Who};
 use crate::oauth::SignedIn;
 use crate::secret::Secret;
 use crate::store::{self, Grant, SignIn, StoreError};
@@ -30,13 +31,19 @@ pub enum SignInFor {
 impl Vault {
     /// Stores what a sign-in brought. The new grant is in force when this returns.
     pub async fn put(&self, who: &SignInFor, signed_in: SignedIn, scopes: &[String]) -> Result<Grant, PutError> {
-        self.put_as("sign_in", who, signed_in, scopes).await
+        let entry = Entry::new(Event::SignIn, Who::User);
+        let entry = Entry { account_id: Some(signed_in.identity.key.id()), ..entry };
+        let entry = match who {
+            SignInFor::Alias(alias) | SignInFor::Account { alias, .. } => entry.named(alias),
+            SignInFor::Anyone => entry,
+        };
+        let describe = |entry: Entry, grant: &Grant| entry.named(&grant.alias);
+        self.0.store.audited(entry, describe, self.put_unrecorded(who, signed_in, scopes)).await
     }
 
-    /// `event`: what the audit log calls it.
-    pub(super) async fn put_as(
+    /// For callers who have recorded what is done.
+    pub(super) async fn put_unrecorded(
         &self,
-        event: &'static str,
         who: &SignInFor,
         signed_in: SignedIn,
         scopes: &[String],
@@ -79,7 +86,6 @@ impl Vault {
                 StoreError::AliasTaken(alias) => PutError::AliasTaken(alias),
                 other => PutError::Store(other),
             })?;
-        tracing::info!(target: "bearerd::audit", event, account = %grant.alias, id = %grant.key.id(), epoch = grant.epoch);
         inner.follow_own(&grant.alias).await;
         Ok(grant)
     }

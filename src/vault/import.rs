@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inner, ProviderEntry, PutError, SignInFor, UpstreamEntry, Vault};
 use crate::account::{AccountKey, Alias};
+use crate::audit::Entry;
 use crate::clock::Timestamp;
 use crate::oauth::{Identity, SignInError, SignedIn};
 use crate::secret::Secret;
@@ -81,9 +82,16 @@ impl From<PutError> for ImportError {
     }
 }
 
+impl From<StoreError> for ImportError {
+    fn from(error: StoreError) -> Self {
+        Self::Put(error.into())
+    }
+}
+
 impl Vault {
-    /// Imports one row. `verify`: the refresh token is redeemed once, and what the provider answers is what is stored.
-    pub async fn import(&self, row: Import, verify: bool) -> Result<Imported, ImportError> {
+    /// Imports one row. `verify`: the refresh token is redeemed once, and what the provider answers is what is stored. `record`: who
+    /// does it.
+    pub async fn import(&self, row: Import, verify: bool, record: Entry) -> Result<Imported, ImportError> {
         let entry = self.0.providers.get(&row.provider);
         let entry = entry.ok_or_else(|| ImportError::Provider(row.provider.clone()))?;
         let upstreams = self.0.upstreams.iter().filter(|upstream| upstream.provider == row.provider);
@@ -95,11 +103,17 @@ impl Vault {
             return Ok(Imported::Already(grant));
         }
         let token = row.refresh_token.clone();
-        let grant = if verify {
-            self.import_verified(entry, row, upstream).await?
-        } else {
-            self.import_unverified(entry, row, &upstreams).await?
+        // Before the token is presented: a strict provider gives a new one for it only once.
+        let record = record.named(&row.alias);
+        let describe = |record: Entry, grant: &Grant| record.of(&grant.alias, &grant.key);
+        let import = async {
+            if verify {
+                self.import_verified(entry, row, upstream).await
+            } else {
+                self.import_unverified(entry, row, &upstreams).await
+            }
         };
+        let grant = self.0.store.audited(record, describe, import).await?;
         self.0.remember_import(&token, &grant).await;
         Ok(Imported::New(grant))
     }
@@ -123,7 +137,7 @@ impl Vault {
         };
         reply.refresh_token.get_or_insert(row.refresh_token);
         let signed_in = SignedIn { identity, reply };
-        Ok(self.put_as("import", &SignInFor::Alias(row.alias), signed_in, &upstream.scopes).await?)
+        Ok(self.put_unrecorded(&SignInFor::Alias(row.alias), signed_in, &upstream.scopes).await?)
     }
 
     async fn import_unverified(
@@ -154,7 +168,6 @@ impl Vault {
             StoreError::AliasTaken(alias) => PutError::AliasTaken(alias),
             other => PutError::Store(other),
         })?;
-        tracing::info!(target: "bearerd::audit", event = "import", account = %grant.alias, id = %grant.key.id(), epoch = grant.epoch);
         self.0.follow_own(&grant.alias).await;
         Ok(grant)
     }

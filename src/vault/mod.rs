@@ -43,11 +43,12 @@ use self::memory::{Memory, Place};
 use self::minted::Minted;
 use self::slot::{Ended, Slot};
 use crate::account::Alias;
+use crate::audit::{Entry, Event, Outcome, Who};
 use crate::claims::Claims;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{self, ProviderKind, Rotation, TokenRequests};
 use crate::metrics::Metrics;
-use crate::oauth::{Class, Provider, TokenReply};
+use crate::oauth::{Class, Provider, TokenError, TokenReply};
 use crate::secret::Secret;
 use crate::store::{self, AccessToken, Grant, Store};
 use crate::tasks::Tasks;
@@ -287,6 +288,18 @@ impl Inner {
         let token = grant.access.iter().find(|token| token.scope_set == place.scope_set)?;
         let lease = || Lease::new(grant.into(), token, &self.clock);
         (grant.key.provider == place.provider).then(lease).flatten()
+    }
+
+    /// Beside the refresh, never before it: a record that can't be kept must not cost a grant.
+    fn record_failure(&self, grant: &Grant, error: &TokenError) {
+        let why = format!("{}: {}", outcome_name(error.class), error.text);
+        let entry = Entry::new(Event::RefreshFailed, Who::Bearerd).of(&grant.alias, &grant.key).because(why);
+        let (store, entry) = (self.store.clone(), entry.with(Outcome::Failed));
+        self.tasks.spawn(async move {
+            if let Err(error) = store.audit(entry).await {
+                tracing::warn!(%error, "a failed refresh can't be recorded");
+            }
+        });
     }
 
     /// After a change that this process made itself: the store has it, whatever happens here.

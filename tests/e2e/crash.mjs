@@ -218,3 +218,58 @@ export async function revocationCrashes(t, { rounds }) {
   };
 }
 
+// Where `keys rotate` may die, and whether a key was made by then.
+export const ROTATION_POINTS = {
+  fp12: 'records are sealed anew, nothing is committed',
+  fp13: 'a slice of records is committed',
+  fp14: 'the new key is in the ring',
+  fp15: 'the new key seals',
+};
+
+// `keys rotate` dies at each point, again and again, beside a server that serves and refreshes; then a run comes to its end. The provider
+// ends a grant whose refresh token comes twice. Answers what was counted.
+export async function rotationCrashes(t, { accounts }) {
+  const users = Array.from({ length: accounts }, (_, index) => `user${index + 1}`);
+  const { provider, ...w } = await world(t, { accounts: users, accessTokenSeconds: 600 });
+  await w.serve();
+  await w.importGrants(users);
+  const status = async () => JSON.parse((await w.cli(['keys', 'status', '--format', 'json'])).stdout);
+  // Whose first token is fetched in which round: each refresh falls into another state of the rotation.
+  const points = ['fp14', 'fp14', 'fp15', 'fp12', 'fp12', 'fp13', 'fp13', 'fp12'];
+  const share = Math.floor(users.length / (points.length + 2));
+  const refresh = async (round) => {
+    for (const user of users.slice(round * share, (round + 1) * share)) {
+      const answer = await w.ask(user);
+      assert.equal(answer.status, 200, `${user}: ${JSON.stringify(answer)}`);
+    }
+  };
+  await refresh(0);
+  for (const [round, point] of points.entries()) {
+    const died = w.cli(['keys', 'rotate'], { binary: FAULTY_BINARY, env: { BEARERD_FAULT_POINT: point } });
+    await refresh(round + 1);
+    const { signal, code, stderr } = await died;
+    // A key that is there already is not made again: the second run goes past fp14 and to the end of the rotation.
+    if (round === 1) assert.equal(signal ?? code, 0, stderr);
+    else assert.equal(signal, 'SIGKILL', `${point}: ${stderr}`);
+    const { rotating } = await status();
+    assert.equal(rotating, round !== 1, point);
+  }
+  const done = await w.cli(['keys', 'rotate']);
+  assert.equal(done.code, 0, done.stderr);
+  const { keys, rotating } = await status();
+  assert.deepEqual([keys.map(({ id, state }) => [id, state]), rotating], [[[3, 'active']], false]);
+  // Everybody still has a token, and a refresh token that is good.
+  for (const user of users) assert.equal((await w.ask(user)).status, 200, user);
+  for (const user of users.slice(0, share)) assert.equal((await w.cli(['accounts', 'refresh', user])).code, 0, user);
+  const listed = JSON.parse((await w.cli(['accounts', 'list', '--format', 'json'])).stdout);
+  for (const { alias, status: state } of listed) assert.equal(state, 'active', alias);
+  assert.equal(provider.count({ type: 'error', grantType: 'refresh_token' }), 0, 'no token came twice');
+  return {
+    point: 'keys rotate',
+    rounds: points.length,
+    lived: listed.length,
+    lost: 0,
+    refreshes: provider.count({ type: 'success', grantType: 'refresh_token' }),
+    refused: 0,
+  };
+}

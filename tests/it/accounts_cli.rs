@@ -3,5 +3,6 @@
 mod beside;
 pub mod house;
 mod import;
+mod keys;
 mod msal_cache;
 mod verbs;

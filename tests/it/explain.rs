@@ -1,6 +1,7 @@
 //! `bearerd explain` and `POST /v1/explain`: what a request would meet. Each explanation is held against what the proxy then does.
 
 use bearerd::account::Alias;
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::sandbox::{Effect, Fault, Options, TokenFault};
 use bearerd::secret::Secret;
 use bearerd::vault::Import;
@@ -140,7 +141,13 @@ impl Beside {
             subject: Some(grant.oid),
             scopes: Some(vec!["User.Read".to_owned()]),
         };
-        self.rig.app.core().vault.import(row, false).await.expect("the import succeeds");
+        self.rig
+            .app
+            .core()
+            .vault
+            .import(row, false, Entry::new(Event::Import, Who::Cli))
+            .await
+            .expect("the import succeeds");
     }
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bearerd::account::Alias;
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::claims::Claims;
 use bearerd::clock::{Clock, Timestamp};
 use bearerd::oauth::{Class, Dialect, Example, JWT_BEARER, Row, Whose, classification};
@@ -72,7 +73,7 @@ impl House {
             scopes: None,
         };
         let vault = &self.rig.app.core().vault;
-        vault.import(row, generic).await.expect("the import succeeds");
+        vault.import(row, generic, Entry::new(Event::Import, Who::Cli)).await.expect("the import succeeds");
         // So that no beat brings it in the middle of what follows.
         vault.catch_up().await.expect("the store answers");
         self.rig.clock.advance(if generic { Duration::from_secs(7200) } else { Duration::from_secs(2) });

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bearerd::account::Alias;
 use bearerd::app::{App, StartError};
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::clock::Clock;
 use bearerd::config::{Config, Listen};
 use bearerd::proxy::{AccessLog, Kind};
@@ -221,7 +222,7 @@ pub async fn sign_in_as(app: &App, sandbox: &Sandbox, user: &str, alias: &str) {
         subject: Some(grant.oid),
         scopes: None,
     };
-    app.core().vault.import(row, false).await.expect("the import succeeds");
+    app.core().vault.import(row, false, Entry::new(Event::Import, Who::Cli)).await.expect("the import succeeds");
 }
 
 /// The usual configuration with `over` laid over it.

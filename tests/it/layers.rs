@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by height. Rooms of one layer don't enter each other, but for the words and the shell.
 const LAYERS: [&[&str]; 6] = [
-    &["account", "claims", "clock", "fault", "hosts", "metrics", "process", "secret", "tasks", "tls"],
+    &["account", "audit", "claims", "clock", "fault", "hosts", "metrics", "process", "secret", "tasks", "tls"],
     &["config", "graph"],
     &["oauth", "store"],
     &["vault"],

@@ -3,6 +3,7 @@
 mod access_log;
 mod accounts_cli;
 mod admin;
+mod audit;
 mod batch;
 mod challenges;
 mod cli;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bearerd::config::Rotation;
 use bearerd::store::{Status, StoreError};
 
-use crate::rig::{LEASE, Rig, alias, claimed, found, key, listed, sign_in, signed_in};
+use crate::rig::{LEASE, Rig, alias, claimed, found, key, sign_in, signed_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_account_is_as_it_was_given() {
@@ -75,7 +75,7 @@ async fn of_twenty_accounts_that_want_an_alias_one_gets_it() {
             }
         }
         assert_eq!(won, 1);
-        assert_eq!(listed(&stores[0], None, 100).await.len(), 1);
+        assert_eq!(stores[0].list(None, 100).await.unwrap().len(), 1);
     }
 }
 
@@ -90,7 +90,7 @@ async fn a_removed_account_leaves_its_counters() {
         assert!(!store.remove(&key("alice")).await.unwrap());
         assert!(store.revoke(&key("alice")).await.unwrap().is_none());
         assert!(store.find("alice").await.unwrap().is_none() && store.load(&key("alice")).await.unwrap().is_none());
-        assert!(listed(&store, None, 10).await.is_empty());
+        assert!(store.list(None, 10).await.unwrap().is_empty());
         assert!(store.counts().await.unwrap().iter().all(|(.., count)| *count == 0));
 
         let mut again = sign_in("alice");
@@ -111,7 +111,7 @@ async fn listings_come_in_pages_without_tokens() {
         }
         store.revoke(&key("dave")).await.unwrap();
         let page = async |after, limit| {
-            let grants = listed(&store, after, limit).await;
+            let grants = store.list(after, limit).await.unwrap();
             assert!(grants.iter().all(|grant| grant.access.is_empty()));
             grants.iter().map(|grant| grant.alias.to_string()).collect::<Vec<_>>()
         };

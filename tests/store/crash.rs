@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::config::Rotation;
 use bearerd::store::{Claim, StoreError};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::rig::{Rig, claim, claimed, found, listed, sign_in, signed_in};
+use crate::rig::{Rig, claim, claimed, found, key, sign_in, signed_in};
 
 const DIRECTORY: &str = "BEARERD_TEST_STORE";
 const FULL_DISK: &str = "BEARERD_TEST_FULL_DISK";
@@ -35,8 +37,8 @@ async fn in_the_child_with_a_full_disk() {
     };
     let rig = Rig::at(directory.into());
     full(true);
-    let Err(StoreError::Setup { key, why }) = rig.open_as(&rig.config()).await else { panic!() };
-    assert!(key == "store.path" && why.contains("store.db"), "{why}");
+    let Err(StoreError::Setup { key: setting, why }) = rig.open_as(&rig.config()).await else { panic!() };
+    assert!(setting == "store.path" && why.contains("store.db"), "{why}");
     full(false);
     let store = rig.open().await;
     signed_in(&store, "alice").await;
@@ -44,7 +46,17 @@ async fn in_the_child_with_a_full_disk() {
     let error = store.sign_in(sign_in("bob")).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("store.db")), "{error:?}");
     found(&store, "alice").await;
+    let backup = store.backup(&rig.path().join("backup.db")).await.unwrap_err().to_string();
+    assert!(backup.contains("backup.db"), "{backup}");
+    let entry = Entry::new(Event::Revoke, Who::Cli).of("alice", &key("alice"));
+    let act = store.audited(entry, |entry, _| entry, store.revoke(&key("alice"))).await.unwrap_err();
+    assert!(matches!(act, StoreError::Unavailable(_)), "what can't be recorded is not done: {act:?}");
+    let rotation = store.rotate(Duration::from_secs(1), |_| ()).await.unwrap_err().to_string();
+    assert!(rotation.contains("store.db"), "{rotation}");
+    assert_eq!(found(&store, "alice").await.epoch, 1, "what is there can be read all the while");
     full(false);
+    assert!(!rig.path().join("backup.db").exists(), "a part of a backup is none");
+    store.rotate(Duration::from_secs(1), |_| ()).await.unwrap();
     assert!(store.find("bob").await.unwrap().is_none());
     signed_in(&store, "bob").await;
 }
@@ -58,7 +70,7 @@ async fn a_full_disk_is_named_and_breaks_nothing() {
     shell.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(FULL_DISK, rig.path());
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(listed(&rig.open().await, None, 10).await.len(), 2);
+    assert_eq!(rig.open().await.list(None, 10).await.unwrap().len(), 2);
 }
 
 fn child(rig: &Rig) -> Command {

@@ -8,7 +8,7 @@ use bearerd::config::Rotation;
 use bearerd::store::{Claim, Status, Store, StoreError, TicketKind};
 use rusqlite::types::Value;
 
-use crate::rig::{LEASE, Rig, claimed, dead, found, key, listed, sign_in, signed_in};
+use crate::rig::{LEASE, Rig, claimed, dead, found, key, sign_in, signed_in};
 
 /// Two accounts whose every column is in use.
 async fn two_accounts(rig: &Rig) -> Store {
@@ -91,14 +91,15 @@ async fn exchanged_tokens_are_an_error_of_their_records_only() {
     for name in ["alice", "bob"] {
         let error = store.find(name).await.unwrap_err();
         assert!(matches!(&error, StoreError::Corrupt { record, .. } if record == name), "{error:?}");
-        let listed = listed(&store, None, 10).await.into_iter().find(|grant| grant.alias.as_str() == name).unwrap();
+        let listed =
+            store.list(None, 10).await.unwrap().into_iter().find(|grant| grant.alias.as_str() == name).unwrap();
         let error =
             store.claim(&listed.key, listed.epoch, listed.version, LEASE, Rotation::Tolerant).await.unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     }
-    let all = listed(&store, None, 10).await;
-    assert_eq!(all.len(), 3);
-    assert!(all.iter().all(|grant| !grant.intent), "a claim that failed left nothing");
+    let listed = store.list(None, 10).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    assert!(listed.iter().all(|grant| !grant.intent), "a claim that failed left nothing");
     assert_eq!(found(&store, "carol").await.access[0].token.expose(), "at-carol-0");
 
     // A new sign-in heals the one, a revocation and a removal end the other.
@@ -159,8 +160,8 @@ async fn a_row_that_does_not_read_hides_no_other() {
         rig.sql().execute(&format!("UPDATE grants SET {damage} WHERE id = 1"), []).unwrap();
         let error = store.find("alice").await.unwrap_err();
         assert!(matches!(&error, StoreError::Corrupt { record, .. } if record == "alice"), "{damage}: {error:?}");
-        let all = listed(&store, None, 10).await;
-        assert_eq!(all.iter().map(|grant| grant.alias.as_str()).collect::<Vec<_>>(), ["bob"]);
+        let listed = store.list(None, 10).await.unwrap();
+        assert_eq!(listed.iter().map(|grant| grant.alias.as_str()).collect::<Vec<_>>(), ["bob"]);
         found(&store, "bob").await;
     }
 }
@@ -236,7 +237,7 @@ async fn the_sweep_erases_what_has_had_its_time() {
     let alice = found(&store, "alice").await;
     let Status::Reauth(reason) = &alice.status else { panic!("{alice:?}") };
     assert_eq!((reason.text.as_str(), reason.since), ("AADSTS50173: the grant was revoked", died));
-    assert_eq!(listed(&store, None, 10).await.len(), 2, "the account stays, and says why");
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 2, "the account stays, and says why");
     assert_eq!(store.counts().await.unwrap(), [("entra".into(), "active", 1), ("entra".into(), "reauth", 1)]);
     let answer = store.claim_forced(&alice.key, alice.epoch, alice.version, LEASE, Rotation::Tolerant).await.unwrap();
     assert!(matches!(answer, Claim::Stale));

@@ -6,7 +6,7 @@ use bearerd::claims::Claims;
 use bearerd::config::Rotation;
 use bearerd::store::{Committed, Failed, Grant, Status, Store};
 
-use crate::rig::{Rig, claimed, dead, found, key, listed, park, sign_in, signed_in};
+use crate::rig::{Rig, claimed, dead, found, key, park, sign_in, signed_in};
 
 const STRICT: Rotation = Rotation::Strict;
 const MAIL: &str = "Mail.Read User.Read";
@@ -103,9 +103,9 @@ async fn parks_are_counted_listed_and_told() {
         let held = claimed(&server, "carol", STRICT).await;
         server.fail(held.failure(dead()), STRICT).await.unwrap();
         server.revoke(&key("dave")).await.unwrap();
-        let all = listed(&operator, None, 10).await;
-        assert_eq!(all.iter().map(Grant::state).collect::<Vec<_>>(), ["active", "reauth", "reauth", "revoked"]);
-        assert!(all[2].reason().unwrap().dead, "the gravest reason first");
+        let listed = operator.list(None, 10).await.unwrap();
+        assert_eq!(listed.iter().map(Grant::state).collect::<Vec<_>>(), ["active", "reauth", "reauth", "revoked"]);
+        assert!(listed[2].reason().unwrap().dead, "the gravest reason first");
         let counts = operator.counts().await.unwrap();
         let expected = [("active", 1), ("reauth", 2), ("revoked", 1)];
         assert_eq!(counts, expected.map(|(state, number)| ("entra".to_owned(), state, number)));

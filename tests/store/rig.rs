@@ -13,9 +13,7 @@ use bearerd::clock::{Clock, Timestamp};
 use bearerd::config;
 use bearerd::config::Rotation;
 use bearerd::secret::Secret;
-use bearerd::store::{
-    AccessToken, Claim, Commit, Failure, FailureKind, Fingerprint, Grant, SignIn, Store, StoreError, Wanted,
-};
+use bearerd::store::{AccessToken, Claim, Commit, Failure, FailureKind, Fingerprint, Grant, SignIn, Store, StoreError};
 use bearerd::tasks::Tasks;
 use tempfile::TempDir;
 
@@ -146,12 +144,6 @@ pub fn access(token: &str, life: Duration) -> AccessToken {
 
 pub async fn signed_in(store: &Store, name: &str) -> Grant {
     store.sign_in(sign_in(name)).await.unwrap()
-}
-
-/// The first accounts behind `after`.
-pub async fn listed(store: &Store, after: Option<&str>, limit: usize) -> Vec<Grant> {
-    let after = after.map(str::to_owned);
-    store.list(Wanted { after, limit, ..Wanted::default() }).await.unwrap().grants
 }
 
 pub async fn found(store: &Store, name: &str) -> Grant {

@@ -16,6 +16,7 @@ pub use self::account::{AccessToken, Account, At, Page, Parked, Reason, State};
 pub use self::client::{Client, Clients, Credential, CredentialKind, Identity, Limits};
 use super::problem::{Kind, Problem};
 use crate::account::Alias;
+use crate::audit::{Entry, Event, Who};
 use crate::clock::Timestamp;
 use crate::config::{Config, Masked};
 use crate::store::{Grant, Store, StoreError, Wanted};
@@ -172,15 +173,16 @@ impl Desk {
     /// Presents the refresh token now; may revive an account that waits for interaction.
     pub async fn refresh(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
-        audit("refresh", &grant, by);
-        Ok((&self.0.vault.refresh(&grant.alias).await?).into())
+        let refresh = self.0.vault.refresh(&grant.alias);
+        let refreshed = self.0.store.audited(by.act(Event::Refresh, &grant), |entry, _| entry, refresh).await?;
+        Ok((&refreshed).into())
     }
 
     /// Ends the grant and erases its tokens; the account stays.
     pub async fn revoke(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
-        audit("revoke", &grant, by);
-        if !self.0.vault.revoke(&grant.key).await? {
+        let revoke = self.0.vault.revoke(&grant.key);
+        if !self.0.store.audited(by.act(Event::Revoke, &grant), |entry, _| entry, revoke).await? {
             return Err(gone_meanwhile(&grant.alias));
         }
         self.account(id).await
@@ -189,8 +191,8 @@ impl Desk {
     /// Removes the account and its grant. Returns what it was.
     pub async fn remove(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
-        audit("remove", &grant, by);
-        if !self.0.vault.remove(&grant.key, &grant.alias).await? {
+        let remove = self.0.vault.remove(&grant.key, &grant.alias);
+        if !self.0.store.audited(by.act(Event::Remove, &grant), |entry, _| entry, remove).await? {
             return Err(gone_meanwhile(&grant.alias));
         }
         Ok((&grant).into())
@@ -199,14 +201,15 @@ impl Desk {
     /// A link by which only the account's own user signs in again.
     pub async fn signin_link(&self, id: &str, by: &Actor) -> Result<SigninLink, Problem> {
         let grant = self.grant(id).await?;
-        audit("signin_link", &grant, by);
-        let Link { url, expires } = (self.0.links)(grant, "the operator".to_owned()).await?;
+        let entry = by.act(Event::LinkMade, &grant);
+        let made = (self.0.links)(grant, "the operator".to_owned());
+        let Link { url, expires } = self.0.store.audited(entry, |entry, _| entry, made).await?;
         Ok(SigninLink { url, expires_at: At(expires) })
     }
 
     /// Takes a grant from elsewhere. `verify`: the refresh token is redeemed once first.
-    pub async fn import(&self, row: Import, verify: bool) -> Result<Taken, Problem> {
-        Ok(match self.0.vault.import(row, verify).await? {
+    pub async fn import(&self, row: Import, verify: bool, by: &Actor) -> Result<Taken, Problem> {
+        Ok(match self.0.vault.import(row, verify, by.entry(Event::Import)).await? {
             Imported::New(grant) => Taken::New((&grant).into()),
             Imported::Already(grant) => Taken::Already((&grant).into()),
         })
@@ -238,11 +241,6 @@ impl Desk {
     }
 }
 
-/// Written before the effect.
-fn audit(event: &'static str, grant: &Grant, by: &Actor) {
-    tracing::info!(target: "bearerd::audit", event, account = %grant.alias, id = %grant.key.id(), %by);
-}
-
 fn gone_meanwhile(alias: &Alias) -> Problem {
     Kind::AccountNotFound.because(format!("{alias} was removed meanwhile"))
 }
@@ -262,13 +260,18 @@ fn after_cursor(cursor: &str) -> Result<String, Problem> {
     place.ok_or_else(|| Problem::parameter("cursor", "is none that a page has given"))
 }
 
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Actor {
+    /// What is recorded of an act of theirs.
+    pub fn entry(&self, event: Event) -> Entry {
         match self {
-            Self::CommandLine => f.write_str("command line"),
-            Self::Api(peer) => write!(f, "admin API, {peer}"),
-            Self::Dashboard(peer) => write!(f, "dashboard, {peer}"),
+            // Who that is, the system knows.
+            Self::CommandLine => Entry::new(event, Who::Cli).from_peer(Peer::User(rustix::process::getuid().as_raw())),
+            Self::Api(peer) | Self::Dashboard(peer) => Entry::new(event, Who::Admin).from_peer(peer),
         }
+    }
+
+    fn act(&self, event: Event, grant: &Grant) -> Entry {
+        self.entry(event).of(&grant.alias, &grant.key)
     }
 }
 
@@ -276,7 +279,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            Self::User(uid) => write!(f, "user id {uid}"),
+            Self::User(uid) => write!(f, "uid={uid}"),
         }
     }
 }

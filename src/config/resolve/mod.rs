@@ -24,7 +24,8 @@ use super::read::{Report, Section};
 use super::tree::Table;
 use super::values::{self, delay, duration, flag, integer, of_text};
 use super::{
-    Admin, Config, Listen, Log, LogAccess, LogFormat, Masked, Server, ServerLimits, Signin, SigninMode, Store, Tls,
+    Admin, Audit, Config, Listen, Log, LogAccess, LogFormat, Masked, Server, ServerLimits, Signin, SigninMode, Store,
+    Tls,
 };
 
 /// The names of our own paths on the data listener, which no upstream can have. (`v1.0` and `.bearerd` are no names anyway.)
@@ -46,6 +47,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         _ => None,
     };
     let clients = client::clients(&root, server.as_ref().ok(), upstreams.as_ref().ok(), able.as_ref());
+    let audit = root.section("audit").and_then(|section| Ok(Audit { keep: section.get("keep", duration)? }));
     let log = root.section("log").and_then(|section| log(&section));
     let config = Config {
         server: server?,
@@ -55,6 +57,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         providers: providers?.resolved,
         upstreams: upstreams?,
         clients: clients?,
+        audit: audit?,
         log: log?,
         // Known when everything is read.
         masked: Masked::default(),

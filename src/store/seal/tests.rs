@@ -1,6 +1,7 @@
 //! A blob opens in its place only, whole only, and with its key only.
 
 use super::*;
+use crate::store::key_file::KEY_BYTES;
 
 fn account(subject: &str) -> AccountKey {
     AccountKey { provider: "entra".into(), tenant: "contoso".into(), subject: subject.into() }
@@ -10,8 +11,8 @@ fn place(key: &AccountKey) -> Place<'_> {
     Place { table: "grants", role: "refresh_token", owner: Some((key, "alice")), epoch: 3, detail: b"" }
 }
 
-fn ring(master: &MasterKey) -> KeyRing {
-    KeyRing::generate(master).unwrap().0
+fn ring() -> KeyRing {
+    KeyRing::generate().unwrap()
 }
 
 fn master(byte: u8) -> MasterKey {
@@ -20,7 +21,7 @@ fn master(byte: u8) -> MasterKey {
 
 #[test]
 fn opens_what_was_sealed_of_any_length() {
-    let (keys, alice) = (ring(&master(1)), account("alice"));
+    let (keys, alice) = (ring(), account("alice"));
     for length in [0, 1, 900, 1_024, 5_000] {
         let value = vec![b'x'; length];
         let blob = keys.seal(&place(&alice), &value).unwrap();
@@ -33,7 +34,7 @@ fn opens_what_was_sealed_of_any_length() {
 
 #[test]
 fn a_changed_byte_or_a_cut_is_an_error() {
-    let (keys, alice) = (ring(&master(1)), account("alice"));
+    let (keys, alice) = (ring(), account("alice"));
     let blob = keys.seal(&place(&alice), b"refresh").unwrap();
     for index in 0..blob.len() {
         let mut changed = blob.clone();
@@ -47,7 +48,7 @@ fn a_changed_byte_or_a_cut_is_an_error() {
 
 #[test]
 fn says_what_is_unknown_about_a_blob() {
-    let (keys, alice) = (ring(&master(1)), account("alice"));
+    let (keys, alice) = (ring(), account("alice"));
     let blob = keys.seal(&place(&alice), b"refresh").unwrap();
     for (index, value, why) in [
         (0, b'X', Broken::Shape),
@@ -65,7 +66,7 @@ fn says_what_is_unknown_about_a_blob() {
 
 #[test]
 fn opens_in_its_own_place_only() {
-    let (keys, alice, robert) = (ring(&master(1)), account("alice"), account("robert"));
+    let (keys, alice, robert) = (ring(), account("alice"), account("robert"));
     let home = place(&alice);
     let blob = keys.seal(&home, b"refresh").unwrap();
     for other in [
@@ -83,31 +84,59 @@ fn opens_in_its_own_place_only() {
 
 #[test]
 fn the_owner_inside_is_checked_too() {
-    let (keys, alice, robert) = (ring(&master(1)), account("alice"), account("robert"));
+    let (keys, alice, robert) = (ring(), account("alice"), account("robert"));
+    let stored = keys.wrapped(&master(1)).unwrap();
+    let (id, wrapped) = &stored[1];
+    let plaintext = decrypt(&master(1), b"bearerd/v1/wrap", &ring::wrap_context(*id), wrapped).unwrap();
+    let key = Zeroizing::new(<[u8; KEY_BYTES]>::try_from(unpadded(&plaintext).unwrap().1).unwrap());
     let foreign = Place { owner: Some((&robert, "alice")), ..place(&alice) };
-    let id = keys.newest;
     let plaintext = padded(&foreign.owner_bytes(), b"bob's token");
-    let blob = encrypt(&keys.keys[&id], RECORD, id, &place(&alice).context(id), plaintext).unwrap();
+    let blob = encrypt(&key, b"bearerd/v1/record", *id, &place(&alice).context(*id), plaintext).unwrap();
     assert_eq!(keys.open(&place(&alice), &blob).unwrap_err(), Broken::Owner);
 }
 
 #[test]
 fn a_ring_unwraps_with_its_master_key_only() {
-    let (ring, id, wrapped) = KeyRing::generate(&master(1)).unwrap();
-    let alice = account("alice");
+    let (ring, alice) = (ring(), account("alice"));
+    let stored = ring.wrapped(&master(1)).unwrap();
     let blob = ring.seal(&place(&alice), b"refresh").unwrap();
-    let stored = [(id, wrapped)];
-    let again = KeyRing::unwrap(&master(1), &stored).unwrap();
+    let again = KeyRing::unwrap(&master(1), &stored, 1, 5).unwrap();
     assert_eq!(**again.open(&place(&alice), &blob).unwrap(), *b"refresh");
     assert_eq!(again.fingerprint("refresh"), ring.fingerprint("refresh"));
-    assert_eq!(KeyRing::unwrap(&master(2), &stored).unwrap_err(), Broken::Commitment);
-    assert_eq!(KeyRing::unwrap(&master(1), &[]).unwrap_err(), Broken::Shape);
-    assert_eq!(KeyRing::unwrap(&master(1), &[(7, stored[0].1.clone())]).unwrap_err(), Broken::Key(7));
+    assert_eq!(again.ticket(TicketKind::Invite, "id"), ring.ticket(TicketKind::Invite, "id"));
+    assert_eq!(again.generation(), 5);
+    let refused =
+        |master: &MasterKey, stored: &[Wrapped], active| KeyRing::unwrap(master, stored, active, 1).unwrap_err();
+    assert_eq!(refused(&master(2), &stored, 1), Broken::Commitment);
+    assert_eq!(refused(&master(1), &[], 1), Broken::Shape);
+    assert_eq!(refused(&master(1), &stored[1..], 1), Broken::Shape);
+    assert_eq!(refused(&master(1), &stored, 2), Broken::Key(2));
+    assert_eq!(refused(&master(1), &[stored[0].clone(), (7, stored[1].1.clone())], 1), Broken::Key(7));
+    assert_ne!(master_id(&master(1)), master_id(&master(2)));
+}
+
+#[test]
+fn a_further_key_seals_and_the_old_one_still_opens() {
+    let (old, alice) = (ring(), account("alice"));
+    let blob = old.seal(&place(&alice), b"refresh").unwrap();
+    let mut stored = old.wrapped(&master(1)).unwrap();
+    stored.push(KeyRing::further(&master(1), 2).unwrap());
+    let prepared = KeyRing::unwrap(&master(1), &stored, 1, 2).unwrap();
+    let active = prepared.sealing_with(2);
+    let new = active.seal(&place(&alice), b"refresh").unwrap();
+    assert_eq!((sealed_with(&blob), sealed_with(&new)), (Some(1), Some(2)));
+    assert_eq!(**active.open(&place(&alice), &blob).unwrap(), *b"refresh");
+    assert_eq!(**prepared.open(&place(&alice), &new).unwrap(), *b"refresh");
+    assert_eq!(old.open(&place(&alice), &new).unwrap_err(), Broken::Key(2));
+    stored.remove(1);
+    let retired = KeyRing::unwrap(&master(1), &stored, 2, 4).unwrap();
+    assert_eq!(retired.open(&place(&alice), &blob).unwrap_err(), Broken::Key(1));
+    assert_eq!(retired.fingerprint("refresh"), old.fingerprint("refresh"), "lineage outlives a rotation");
 }
 
 #[test]
 fn digests_tell_keys_kinds_and_values_apart() {
-    let (one, two) = (ring(&master(1)), ring(&master(1)));
+    let (one, two) = (ring(), ring());
     assert_ne!(one.fingerprint("refresh"), two.fingerprint("refresh"));
     assert_ne!(one.fingerprint("refresh"), one.fingerprint("refresh2"));
     assert_ne!(one.ticket(TicketKind::Invite, "id"), one.ticket(TicketKind::Pending, "id"));

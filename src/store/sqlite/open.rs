@@ -7,24 +7,30 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
+use super::ring::{self, RingError};
 use super::{Sqlite, columns};
 use crate::account::AccountKey;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::store::StoreError;
 use crate::store::holders::{self, HolderId, Holders};
 use crate::store::key_file::{self, MasterKey};
 use crate::store::seal::{Broken, KeyRing, NoRandom, Place};
-use crate::store::{KeyStatus, StoreError};
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
 pub(super) const TALLIES: &str = include_str!("tallies.sql");
 pub(super) const ACCOUNTS: &str = include_str!("accounts.sql");
-const SCHEMA_VERSION: i64 = 2;
+pub(super) const AUDIT: &str = include_str!("audit.sql");
+const KEYS: &str = include_str!("keys.sql");
+const SCHEMA_VERSION: i64 = 3;
+/// Before keys could be changed and who did what was kept.
+const OLDER_VERSION: i64 = 2;
 /// Marks the file as ours: "BRRD".
 const APPLICATION_ID: i64 = 0x4252_5244;
 /// How long a step waits for another process's step.
@@ -40,10 +46,7 @@ const CHECK_TEXT: &[u8] = b"bearerd";
 impl Sqlite {
     pub fn open(config: &config::Store, clock: Clock) -> Result<Self, StoreError> {
         let directory = &config.path;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
-            _ => unusable(directory, error),
-        })?;
+        make_directory(directory)?;
         let file = file_in(directory);
         // Asked before the key: who finds a database has to find its key too.
         let first_start = match fs::metadata(&file) {
@@ -55,12 +58,33 @@ impl Sqlite {
         if first_start {
             create(directory, &file, &master, clock.now())?;
         }
-        let writer = writer(&file).map_err(|error| unusable(&file, error))?;
-        let keys = keys(&writer, &file, &master, config)?;
+        let mut writer = writer(&file).map_err(|error| unusable(&file, error))?;
+        let keys = keys(&mut writer, &file, &master, config)?;
+        complete(&mut writer).map_err(|error| unusable(&file, error))?;
         let holders = holders_in(directory);
         let holders = Holders::register(holders.clone()).map_err(|error| unusable(&holders, error))?;
-        Ok(Self { file, writer: Mutex::new(writer), readers: Mutex::default(), keys, holders, clock })
+        holders.knows(keys.generation());
+        Ok(Self {
+            file,
+            config: config.clone(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            keys: RwLock::new(Arc::new(keys)),
+            unreadable: AtomicU64::new(0),
+            holders,
+            clock,
+        })
     }
+}
+
+/// True: there was none.
+pub(super) fn make_directory(directory: &Path) -> Result<bool, StoreError> {
+    let is_new = !directory.exists();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map(|()| is_new).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => unusable(directory, "is a file; a directory is needed"),
+        _ => unusable(directory, error),
+    })
 }
 
 /// Whether a database is there.
@@ -77,7 +101,7 @@ fn holders_in(directory: &Path) -> PathBuf {
     directory.join("holders")
 }
 
-fn file_in(directory: &Path) -> PathBuf {
+pub(super) fn file_in(directory: &Path) -> PathBuf {
     directory.join("store.db")
 }
 
@@ -94,6 +118,11 @@ pub fn check_key(connection: &Connection, keys: &KeyRing) -> Result<(), StoreErr
     let broken = |why: String| StoreError::Corrupt { record: "key check".to_owned(), why };
     let opened = keys.open(&CHECK, &sealed).map_err(|error| broken(error.to_string()))?;
     if opened.as_slice() == CHECK_TEXT { Ok(()) } else { Err(broken("it says something else".to_owned())) }
+}
+
+/// What `check_key` expects to find, sealed by the key that seals.
+pub(super) fn check(keys: &KeyRing) -> Result<Vec<u8>, NoRandom> {
+    keys.seal(&CHECK, CHECK_TEXT)
 }
 
 fn unusable(path: &Path, error: impl Display) -> StoreError {
@@ -118,12 +147,12 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables == 0 {
-            let (keys, id, wrapped) = KeyRing::generate(master)?;
-            transaction.execute_batch(SCHEMA)?;
-            transaction.execute_batch(TALLIES)?;
-            transaction.execute_batch(ACCOUNTS)?;
-            transaction.execute("INSERT INTO keyring VALUES (?1, ?2, ?3)", params![id, wrapped, now])?;
-            transaction.execute("INSERT INTO key_check VALUES (1, ?1)", [keys.seal(&CHECK, CHECK_TEXT)?])?;
+            let keys = KeyRing::generate()?;
+            for part in [SCHEMA, KEYS, AUDIT, TALLIES, ACCOUNTS] {
+                transaction.execute_batch(part)?;
+            }
+            ring::insert(&transaction, &keys, master, now)?;
+            transaction.execute("INSERT INTO key_check VALUES (1, ?1)", [check(&keys)?])?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
@@ -134,23 +163,26 @@ fn create(directory: &Path, file: &Path, master: &MasterKey, now: Timestamp) -> 
     create().map_err(|error| unusable(file, error))
 }
 
-fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
-    let mut connection = connect(file)?;
+pub(super) fn writer(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
+    let connection = connect(file)?;
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     if application != APPLICATION_ID {
         return Err("this is not a store of bearerd".into());
     }
-    if version != SCHEMA_VERSION {
+    if ![OLDER_VERSION, SCHEMA_VERSION].contains(&version) {
         return Err(format!("it has format {version}; this program knows format {SCHEMA_VERSION} only").into());
     }
     durable(&connection)?;
-    tally(&mut connection)?;
-    name_accounts(&mut connection)?;
     Ok(connection)
 }
 
 /// Gives a store what it was made without.
+pub(super) fn complete(connection: &mut Connection) -> rusqlite::Result<()> {
+    tally(connection)?;
+    name_accounts(connection)
+}
+
 fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
     if connection.table_exists(None, "tallies")? {
         return Ok(());
@@ -163,7 +195,7 @@ fn tally(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Likewise; also after an older program, which names nobody.
+/// Also after an older program, which names nobody.
 fn name_accounts(connection: &mut Connection) -> rusqlite::Result<()> {
     if !connection.table_exists(None, "grants")? {
         // Whoever needs it says so.
@@ -192,7 +224,7 @@ fn name_accounts(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -211,48 +243,52 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)
 }
 
-fn keys(
-    connection: &Connection,
+/// The ring, opened. Only who has its key may bring a store of an older format up to date.
+pub(super) fn keys(
+    connection: &mut Connection,
     file: &Path,
     master: &MasterKey,
     config: &config::Store,
 ) -> Result<KeyRing, StoreError> {
-    let stored = (|| -> rusqlite::Result<Vec<(u32, Vec<u8>)>> {
-        let mut statement = connection.prepare("SELECT key_id, wrapped FROM keyring ORDER BY key_id")?;
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-    })();
-    let stored = stored.map_err(|error| unusable(file, error))?;
-    let keys = KeyRing::unwrap(master, &stored).map_err(|broken| wrong_key(config, file, broken))?;
+    let failed = |error: RingError| match error {
+        RingError::Broken(Broken::Commitment) => wrong_key(config, file),
+        other => unusable(file, format!("its key ring: {other}")),
+    };
+    if is_older(connection).map_err(|error| unusable(file, error))? {
+        let keys = ring::read_format_2(connection, master).map_err(failed)?;
+        check_key(connection, &keys).map_err(|error| unusable(file, error))?;
+        upgrade(connection, &keys, master).map_err(|error| unusable(file, error))?;
+    }
+    let keys = ring::read(connection, master).map_err(failed)?;
     check_key(connection, &keys).map_err(|error| unusable(file, error))?;
     Ok(keys)
 }
 
-/// The ring as it may be shown. The newest key seals, the others only open.
-pub fn key_status(connection: &Connection) -> Result<Vec<KeyStatus>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT key_id, created_at FROM keyring ORDER BY key_id")?;
-    let rows = statement.query_map([], |row| {
-        Ok(KeyStatus { id: row.get(0)?, made_at: Timestamp::from_millis(row.get(1)?), active: false })
-    })?;
-    let mut keys = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    if let Some(newest) = keys.last_mut() {
-        newest.active = true;
-    }
-    Ok(keys)
+fn is_older(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == OLDER_VERSION)
 }
 
-fn wrong_key(config: &config::Store, file: &Path, broken: Broken) -> StoreError {
-    if broken != Broken::Commitment {
-        return unusable(file, format!("its key ring: {broken}"));
+fn upgrade(connection: &mut Connection, keys: &KeyRing, master: &MasterKey) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been faster.
+    if is_older(&transaction)? {
+        transaction.execute_batch("ALTER TABLE keyring RENAME TO keyring_2")?;
+        transaction.execute_batch(KEYS)?;
+        transaction.execute_batch(AUDIT)?;
+        let made = transaction.query_row("SELECT min(created_at) FROM keyring_2", [], |row| row.get(0))?;
+        ring::insert(&transaction, keys, master, made)?;
+        let dates = "UPDATE keyring SET created_at = (SELECT created_at FROM keyring_2 WHERE key_id = keyring.key_id) WHERE key_id > 0";
+        transaction.execute(dates, [])?;
+        transaction.execute_batch("DROP TABLE keyring_2")?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
+    Ok(transaction.commit()?)
+}
+
+fn wrong_key(config: &config::Store, file: &Path) -> StoreError {
     let (key, source) = match config.key {
         Some(_) => ("store.key", "this key".to_owned()),
         None => ("store.key_file", config.key_file.display().to_string()),
     };
     StoreError::Setup { key, why: format!("{source}: not the key that {} was made with", file.display()) }
-}
-
-impl From<NoRandom> for StoreError {
-    fn from(error: NoRandom) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }

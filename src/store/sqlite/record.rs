@@ -16,7 +16,7 @@ use crate::store::seal::{KeyRing, Place};
 /// What the database holds of a grant, but for the sealed bytes. Without an alias it is the memory of a removed one.
 #[derive(Debug)]
 pub struct Record {
-    id: i64,
+    pub(super) id: i64,
     key: AccountKey,
     pub alias: Option<Alias>,
     pub row: Row,
@@ -52,6 +52,18 @@ impl Record {
     pub fn by_account_id(connection: &Connection, id: &str) -> Result<Option<Self>, StoreError> {
         let record = Self::one(connection, "WHERE account_id = ?1", [id], || id.to_owned())?;
         Ok(record.filter(|record| record.alias.is_some()))
+    }
+
+    /// Those with an id after the one and up to the other, removed or not.
+    pub fn within(connection: &Connection, (from, to): (i64, i64)) -> Result<Vec<Self>, StoreError> {
+        let query = format!("{} WHERE id > ?1 AND id <= ?2 ORDER BY id", Self::SELECT);
+        let mut statement = connection.prepare_cached(&query)?;
+        let mut rows = statement.query(params![from, to])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            records.extend(Self::readable(row));
+        }
+        Ok(records)
     }
 
     /// Active ones of `provider` whose refresh token nobody has used since `before`, the longest idle first.
@@ -92,6 +104,10 @@ impl Record {
                 None
             }
         }
+    }
+
+    pub fn key(&self) -> &AccountKey {
+        &self.key
     }
 
     pub fn insert(transaction: &Transaction<'_>, key: &AccountKey, now: Timestamp) -> Result<Self, StoreError> {
@@ -302,11 +318,11 @@ impl Record {
     }
 
     /// Current and previous refresh token share a place: a blob moves from one to the other.
-    fn refresh_place(&self) -> Place<'_> {
+    pub(super) fn refresh_place(&self) -> Place<'_> {
         self.place("refresh_token", &[])
     }
 
-    fn access_place<'a>(&'a self, scope_set: &'a str) -> Place<'a> {
+    pub(super) fn access_place<'a>(&'a self, scope_set: &'a str) -> Place<'a> {
         self.place("access_token", scope_set.as_bytes())
     }
 
@@ -321,7 +337,7 @@ impl Record {
         Ok(Secret::from(text))
     }
 
-    fn corrupt(&self, why: &str) -> StoreError {
+    pub(super) fn corrupt(&self, why: &str) -> StoreError {
         let record = self.alias.as_ref().map_or_else(|| self.key.id(), ToString::to_string);
         StoreError::Corrupt { record, why: why.to_owned() }
     }

@@ -1,11 +1,5 @@
--- The embedded store, format 2. Times are milliseconds since the Unix epoch; blobs named rt, prev_rt, token, payload and
--- sealed are sealed values, the others are keyed digests.
-
-CREATE TABLE keyring (
-  key_id INTEGER PRIMARY KEY,
-  wrapped BLOB NOT NULL,
-  created_at INTEGER NOT NULL
-) STRICT;
+-- The embedded store, format 3, with keys.sql, audit.sql and tallies.sql. Times are milliseconds since the Unix epoch; blobs named
+-- rt, prev_rt, token, payload and sealed are sealed values, the others are keyed digests.
 
 -- A sealed value that everybody knows: it opens with the right keys only.
 CREATE TABLE key_check (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL) STRICT;

@@ -64,7 +64,7 @@ fn a_sweep_holds_the_writer_for_a_slice_at_a_time() {
         let count = "SELECT count(*) FROM tickets";
         store.read(|connection| Ok(connection.query_row(count, [], |row| row.get::<_, i64>(0))?)).unwrap()
     };
-    let swept: Vec<_> = (0..3).map(|_| (store.sweep().unwrap(), left())).collect();
+    let swept: Vec<_> = (0..3).map(|_| (store.sweep(Duration::MAX).unwrap(), left())).collect();
     assert_eq!(swept, [(true, 700), (true, 200), (false, 0)]);
 }
 

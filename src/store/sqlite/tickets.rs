@@ -20,8 +20,7 @@ const MOST_SHORT_LIVED: u64 = 10_000;
 
 impl Sqlite {
     pub fn put_ticket(&self, kind: TicketKind, id: &str, payload: &[u8], expires: Timestamp) -> Result<(), StoreError> {
-        let digest = self.keys.ticket(kind, id);
-        let sealed = self.keys.seal(&place(kind, &detail(&digest, expires)), payload)?;
+        let digest = self.known_ring().ticket(kind, id);
         self.step(|transaction| {
             let now = self.clock.now();
             let soon = now.plus(SHORT_LIVED);
@@ -32,6 +31,7 @@ impl Sqlite {
                     return Err(StoreError::Unavailable("too many sign-ins are under way".to_owned()));
                 }
             }
+            let sealed = self.ring(transaction)?.seal(&place(kind, &detail(&digest, expires)), payload)?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO tickets (digest, expires, payload) VALUES (?1, ?2, ?3)")?
                 .execute(params![digest, expires, sealed])?;
@@ -40,12 +40,12 @@ impl Sqlite {
     }
 
     pub fn read_ticket(&self, kind: TicketKind, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let digest = self.keys.ticket(kind, id);
+        let digest = self.known_ring().ticket(kind, id);
         self.read(|connection| self.ticket(connection, kind, &digest))
     }
 
     pub fn take_ticket(&self, kind: TicketKind, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let digest = self.keys.ticket(kind, id);
+        let digest = self.known_ring().ticket(kind, id);
         self.step(|transaction| {
             let payload = self.ticket(transaction, kind, &digest)?;
             transaction.prepare_cached("DELETE FROM tickets WHERE digest = ?1")?.execute([digest])?;
@@ -64,7 +64,7 @@ impl Sqlite {
             .query_row(params![digest, self.clock.now()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((expires, sealed)) = found else { return Ok(None) };
-        let opened = self.keys.open(&place(kind, &detail(digest, expires)), &sealed);
+        let opened = self.ring(connection)?.open(&place(kind, &detail(digest, expires)), &sealed);
         let payload = opened.map_err(|broken| StoreError::Corrupt {
             record: format!("{} ticket", kind.name()),
             why: broken.to_string(),
@@ -73,11 +73,11 @@ impl Sqlite {
     }
 }
 
-fn place(kind: TicketKind, detail: &[u8]) -> Place<'_> {
+pub(super) fn place(kind: TicketKind, detail: &[u8]) -> Place<'_> {
     Place { table: "tickets", role: kind.name(), owner: None, epoch: 0, detail }
 }
 
 /// Which ticket, until when: neither can be changed without us.
-fn detail(digest: &[u8; 32], expires: Timestamp) -> Vec<u8> {
+pub(super) fn detail(digest: &[u8; 32], expires: Timestamp) -> Vec<u8> {
     [digest.as_slice(), &expires.millis().to_be_bytes()].concat()
 }

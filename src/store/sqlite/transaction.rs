@@ -11,6 +11,7 @@ use crate::store::StoreError;
 
 /// Readers that are kept for the next read.
 const IDLE_READERS: usize = 4;
+
 impl Sqlite {
     /// One transaction that writes. An error takes everything back.
     pub(super) fn step<T>(
@@ -25,6 +26,14 @@ impl Sqlite {
             Ok(value)
         })();
         self.named(done)
+    }
+
+    /// What was erased leaves the write-ahead log too, unless somebody still reads it.
+    pub(super) fn empty_log(&self) {
+        let emptied = lock(&self.writer).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "the store's write-ahead log can't be emptied now");
+        }
     }
 
     /// One transaction that sees one state of the database.

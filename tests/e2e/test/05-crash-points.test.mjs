@@ -2,7 +2,7 @@
 // is lost only where nothing can help: the provider has rotated, and the successor was never durable.
 
 import { test } from 'node:test';
-import { crashes, POINTS, revocationCrashes } from '../crash.mjs';
+import { crashes, POINTS, revocationCrashes, ROTATION_POINTS, rotationCrashes } from '../crash.mjs';
 
 const KINDS = { waiting: 12, ageing: 4, command: 4 };
 
@@ -16,6 +16,10 @@ test('kill -9 at each crash point, 20 rounds each', { concurrency: 3, timeout: 3
     t.test('a crash at fp11: the revocation is stored, no server knows of it', async (t) => {
       const started = Date.now();
       rows.push({ ...await revocationCrashes(t, { rounds: 20 }), seconds: seconds(started) });
+    }),
+    t.test(`crashes of keys rotate beside a server: ${Object.keys(ROTATION_POINTS).join(', ')}`, async (t) => {
+      const started = Date.now();
+      rows.push({ ...await rotationCrashes(t, { accounts: 150 }), seconds: seconds(started) });
     }),
   ]);
   for (const row of rows.sort((a, b) => a.point.localeCompare(b.point))) {

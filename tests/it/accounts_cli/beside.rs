@@ -13,13 +13,13 @@ use crate::harness::{self, LIMIT, Rig, bare, basic, empty, header, whole, within
 /// How long the proxy may need to hear of it.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-struct Beside {
-    rig: Rig,
+pub struct Beside {
+    pub rig: Rig,
     home: tempfile::TempDir,
 }
 
 impl Beside {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let rig = Rig::start().await;
         let home = tempfile::tempdir().expect("a directory");
         std::fs::write(home.path().join("bearerd.toml"), configuration(&rig.sandbox, rig.store.path()))
@@ -27,12 +27,16 @@ impl Beside {
         Self { rig, home }
     }
 
-    async fn accounts(&self, arguments: &[&str]) -> Done {
+    pub async fn run(&self, arguments: &[&str]) -> Done {
+        bearerd(self.home.path(), arguments).await
+    }
+
+    pub async fn accounts(&self, arguments: &[&str]) -> Done {
         bearerd(self.home.path(), &[&["accounts"], arguments].concat()).await
     }
 
     /// Asks as this account until the answer is `wanted`; how long that took.
-    async fn until(&self, account: &str, wanted: impl Fn(&Response<Bytes>) -> bool) -> Duration {
+    pub async fn until(&self, account: &str, wanted: impl Fn(&Response<Bytes>) -> bool) -> Duration {
         let clock = Clock::system();
         let start = clock.moment();
         let mut connection = self.rig.http1().await;
@@ -49,7 +53,7 @@ impl Beside {
     }
 }
 
-fn is(status: u16, code: Option<&'static str>) -> impl Fn(&Response<Bytes>) -> bool {
+pub fn is(status: u16, code: Option<&'static str>) -> impl Fn(&Response<Bytes>) -> bool {
     move |answer| answer.status() == status && header(answer, "bearerd-error") == code
 }
 

@@ -1,5 +1,6 @@
 //! Imports at a provider that takes a refresh token once: a token that is known here already is never presented again.
 
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::sandbox::Sandbox;
 use bearerd::store::Status;
 use bearerd::vault::{Import, ImportError, Imported, PutError};
@@ -38,7 +39,7 @@ impl Row {
             subject,
             scopes: None,
         };
-        process.core.vault.import(row, verify).await
+        process.core.vault.import(row, verify, Entry::new(Event::Import, Who::Cli)).await
     }
 }
 

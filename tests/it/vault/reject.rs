@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bearerd::audit::{Entry, Event, Who};
 use bearerd::secret::Secret;
 use bearerd::vault::{Import, Lease, LeaseError, Rejected, Subject};
 use tokio::sync::Barrier;
@@ -24,7 +25,7 @@ async fn import(process: &Process, rig: &Rig, scopes: Option<&str>) -> String {
         subject: Some(grant.oid),
         scopes: scopes.map(|scopes| scopes.split(' ').map(str::to_owned).collect()),
     };
-    process.core.vault.import(row, false).await.expect("an import");
+    process.core.vault.import(row, false, Entry::new(Event::Import, Who::Cli)).await.expect("an import");
     grant.access_token
 }
 
