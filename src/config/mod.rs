@@ -25,9 +25,10 @@ use url::Url;
 pub use load::Loaded;
 pub use mistakes::{Mistake, Mistakes};
 pub use raw::{environment, temporary_directory};
-pub use resolve::client_name;
+pub use resolve::{client_id, client_name, tenant};
 pub use schema::schema;
 pub use tree::Origin;
+pub use values::safe_origin;
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;

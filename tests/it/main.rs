@@ -17,6 +17,7 @@ mod harness;
 mod healing;
 mod hosts;
 mod identities;
+mod init;
 mod layers;
 mod link_streams;
 mod links;
