@@ -117,7 +117,12 @@ impl Admin {
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 answer(status, "application/json", serde_json::json!(report).to_string())
             }
-            Page::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, admin.metrics.render()),
+            Page::Metrics => {
+                for (check, report) in admin.readiness.report().await.checks {
+                    admin.metrics.ready(check, report.ok);
+                }
+                answer(StatusCode::OK, metrics::CONTENT_TYPE, admin.metrics.render())
+            }
             Page::Explain => match explain::answer(&*admin.explain, head, body).await {
                 Ok(explanation) => answer(StatusCode::OK, "application/json", explanation),
                 Err((status, why)) => problem(status, &why),

@@ -28,3 +28,4 @@ install_packages
 need_cargo
 install_npm
 install_pip .venv "MSAL for Python" msal/requirements.txt
+take_promtool

@@ -22,6 +22,7 @@ mod layers;
 mod link_streams;
 mod links;
 mod links_in_requests;
+mod operations;
 mod outage;
 mod outbound;
 mod policy;
