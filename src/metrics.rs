@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::gauge::Gauge;
 
 use self::families::Families;
-use self::labels::{Accounts, AtGate, Name, Op, Outcome, Provider, Reason, Refresh, State, UpstreamLabel, Waiting};
+use self::labels::{
+    Accounts, AtGate, CheckLabel, ErrorLabel, Name, Op, Outcome, Provider, Reason, Refresh, State, UpstreamLabel,
+    Waiting,
+};
 use self::requests::Tally;
 
 mod families;
 mod histogram;
 mod labels;
+mod process;
 mod requests;
 
 /// The content type of `Metrics::render`.
@@ -89,6 +93,11 @@ impl Metrics {
     /// A request was answered.
     pub fn request(&self, sample: &RequestSample<'_>) {
         self.tally.count(sample);
+    }
+
+    /// An answer was an error of our own making.
+    pub fn erred(&self, error: &'static str) {
+        self.families.errors.get_or_create(&ErrorLabel { error }).inc();
     }
 
     /// A request is sent to the upstream once more.
@@ -169,6 +178,16 @@ impl Metrics {
         self.families.store_duration.get_or_create(&Op { op }).observe(took);
     }
 
+    /// The store failed at `op`.
+    pub fn store_failed(&self, op: &'static str) {
+        self.families.store_errors.get_or_create(&Op { op }).inc();
+    }
+
+    /// Whether what `check` of the readiness looks at answers.
+    pub fn ready(&self, check: &'static str, ok: bool) {
+        self.families.ready.get_or_create(&CheckLabel { check }).set(ok.into());
+    }
+
     /// A connection was opened.
     pub fn connection(&self, side: Side) -> Ongoing {
         Ongoing::start(match side {
@@ -195,7 +214,9 @@ impl Metrics {
     /// Everything as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.families.registry).expect("writing to a string can't fail");
+        let registries = [&self.families.registry, &self.families.process];
+        let written = registries.into_iter().try_for_each(|registry| encode_registry(&mut text, registry));
+        written.and_then(|()| encode_eof(&mut text)).expect("writing to a string can't fail");
         text
     }
 }
@@ -258,6 +279,9 @@ mod tests {
         metrics.leases("fresh", 7);
         metrics.stored("commit", Duration::from_micros(900));
         let open = metrics.connection(Side::Client);
+        metrics.erred("overloaded");
+        metrics.store_failed("commit");
+        metrics.ready("store", false);
         metrics.reloaded("ok");
         metrics.credential_expires_in("entra", -60);
         metrics.circuit("entra", CircuitState::HalfOpen);
@@ -276,6 +300,9 @@ mod tests {
             "bearerd_request_duration_seconds_bucket{le=\"0.01\"} 0",
             "bearerd_request_duration_seconds_bucket{le=\"0.025\"} 1",
             "bearerd_upstream_duration_seconds_sum 0.003",
+            "bearerd_errors_total{error=\"overloaded\"} 1",
+            "bearerd_store_errors_total{op=\"commit\"} 1",
+            "bearerd_ready{check=\"store\"} 0",
             "bearerd_retries_total{reason=\"throttled\"} 1",
             "bearerd_retry_budget_exhausted_total{upstream=\"graph\"} 1",
             "bearerd_gate_waiting{upstream=\"graph\",workload=\"outlook\"} 1",
@@ -301,6 +328,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "{line}\nis not in\n{text}");
         }
+        for start in [
+            "process_cpu_seconds_total ",
+            "process_resident_memory_bytes ",
+            "process_threads ",
+            "process_open_fds ",
+            "process_max_fds ",
+            "process_start_time_seconds ",
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(start)).expect(start);
+            assert!(line.parse::<f64>().expect(start) > 0.0, "{start}{line}");
+        }
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
         drop((calling, open, waiting, queued));
         assert!(metrics.render().contains("bearerd_connections{side=\"client\"} 0"));
         assert!(metrics.render().contains("bearerd_token_requests_in_flight 0"));

@@ -87,3 +87,22 @@ install_pip() {
   "$1/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$3"
   cp "$3" "$1/requirements.txt"
 }
+
+# Prometheus's promtool, beside the calling script. Debian's package has it, and would also start a server: only the program is taken.
+take_promtool() {
+  [[ -x .promtool/usr/bin/promtool ]] && return
+  local as_root=() log directory
+  [[ $(id -u) -eq 0 ]] || as_root=(sudo)
+  say "fetching promtool"
+  directory=$(mktemp -d)
+  log=$directory/log
+  if ! { (cd "$directory" && { apt-get download prometheus || { "${as_root[@]}" apt-get update && apt-get download prometheus; }; }) &&
+    dpkg-deb --fsys-tarfile "$directory"/prometheus_*.deb | tar -x -C "$directory" ./usr/bin/promtool &&
+    mkdir -p .promtool/usr/bin && mv "$directory/usr/bin/promtool" .promtool/usr/bin/; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$directory"
+    say "promtool could not be fetched" >&2
+    return 1
+  fi
+  rm -rf "$directory"
+}

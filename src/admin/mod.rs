@@ -140,7 +140,12 @@ impl Inner {
                 let report = readiness.report().await;
                 document(if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
             }
-            Operation::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics.render()),
+            Operation::Metrics => {
+                for (check, report) in readiness.report().await.checks {
+                    metrics.ready(check, report.ok);
+                }
+                respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics.render())
+            }
             Operation::OpenApi => respond(StatusCode::OK, JSON, self.document.clone()),
             Operation::About => ok(&desk.about()),
             Operation::ListAccounts => ok(&desk.accounts(&Query::read(&parameters)?).await?),

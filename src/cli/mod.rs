@@ -8,9 +8,11 @@ mod clients;
 mod completions;
 mod config;
 mod explain;
+mod init;
 mod keys;
 mod live;
 mod login;
+mod man;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
@@ -21,7 +23,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::account::Alias;
 use crate::config::{Listen, Loaded, Mistakes, environment};
@@ -53,6 +56,11 @@ pub(crate) struct Source {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Asks a few questions, writes a commented configuration, and prints the app registration step by step
+    ///
+    /// Each question is also a flag; with all of them, or with --yes, nothing is asked. The file is the one that --config names, else
+    /// bearerd.toml here.
+    Init(init::Init),
     /// Runs the proxy; SIGTERM and SIGINT drain
     Serve,
     /// Validates the configuration and prints every mistake with its key path
@@ -92,6 +100,12 @@ enum Verb {
     Config(ConfigVerb),
     /// Prints a completion script
     Completions { shell: clap_complete::Shell },
+    /// Prints the manual page, or writes one for each verb
+    Man {
+        /// A directory that exists: one page for each verb is written there
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
     /// Prints the version
     Version {
         #[arg(long, value_enum, default_value_t)]
@@ -292,6 +306,8 @@ pub fn run() -> ExitCode {
         Verb::Config(ConfigVerb::Print { format }) => config::print(&source, format),
         Verb::Config(ConfigVerb::Schema) => config::schema(),
         Verb::Completions { shell } => completions::run::<CommandLine>(shell),
+        Verb::Man { dir } => man::run::<CommandLine>(dir.as_deref()),
+        Verb::Init(wanted) => init(&source, wanted),
         Verb::Version { format } => version::run(format),
         Verb::Serve => serve::run(&source),
         Verb::Explain(wanted) => explain::run(&source, &wanted),
@@ -307,6 +323,14 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// A flag that is missing is wrong usage, as clap would say it.
+fn init(source: &Source, wanted: init::Init) -> anyhow::Result<()> {
+    init::run(source, wanted)?.map_err(|init::Missing(flag)| {
+        let what = format!("{flag} is needed, or --yes: there is no terminal to ask on");
+        CommandLine::command().error(ErrorKind::MissingRequiredArgument, what).exit()
+    })
 }
 
 fn login(source: &Source, wanted: &Login) -> anyhow::Result<()> {
@@ -406,9 +430,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::CommandLine;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {

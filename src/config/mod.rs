@@ -30,9 +30,10 @@ pub use load::{Loaded, Source};
 pub use mistakes::{Mistake, Mistakes};
 pub use network::Network;
 pub use raw::{environment, temporary_directory};
-pub use resolve::client_name;
+pub use resolve::{client_id, client_name, tenant};
 pub use schema::schema;
 pub use tree::Origin;
+pub use values::safe_origin;
 pub use watched::Files;
 
 use crate::clock::Timestamp;

@@ -11,14 +11,19 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Side;
 use super::histogram::{Histogram, Histograms};
 use super::labels::{
-    Accounts, AtGate, Op, Outcome, Provider, Reason, Refresh, SideLabel, State, UpstreamLabel, Waiting,
+    Accounts, AtGate, CheckLabel, ErrorLabel, Op, Outcome, Provider, Reason, Refresh, SideLabel, State, UpstreamLabel,
+    Waiting,
 };
+use super::process::Process;
 use super::requests::Requests;
 
 /// All of them, and the registry that renders them.
 pub struct Families {
     pub registry: Registry,
+    /// What every program has: without our prefix.
+    pub process: Registry,
     pub requests: Requests,
+    pub errors: Family<ErrorLabel, Counter>,
     pub retries: Family<Reason, Counter>,
     pub retry_budget_exhausted: Family<UpstreamLabel, Counter>,
     pub gate_waiting: Family<AtGate, Gauge>,
@@ -34,6 +39,8 @@ pub struct Families {
     pub accounts: Family<Accounts, Gauge>,
     pub leases: Family<State, Gauge>,
     pub store_duration: Family<Op, Histogram, Histograms>,
+    pub store_errors: Family<Op, Counter>,
+    pub ready: Family<CheckLabel, Gauge>,
     pub client_connections: Gauge,
     pub upstream_connections: Gauge,
     pub reloads: Family<Outcome, Counter>,
@@ -44,6 +51,8 @@ pub struct Families {
 
 impl Families {
     pub fn new() -> Self {
+        let mut process = Registry::default();
+        process.register_collector(Box::new(Process::default()));
         let mut registry = Registry::with_prefix("bearerd");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", build);
@@ -64,6 +73,8 @@ impl Families {
 
         let requests = Requests::default();
         registry.register("requests", "Requests answered", requests.clone());
+        let errors = Family::default();
+        registry.register("errors", "Answers that are errors of our own making, by Bearerd-Error", errors.clone());
         let retries = Family::default();
         registry.register("retries", "Requests sent to the upstream once more", retries.clone());
         let retry_budget_exhausted = Family::default();
@@ -85,6 +96,14 @@ impl Families {
         registry.register("accounts", "Accounts in the store", accounts.clone());
         let leases = Family::default();
         registry.register("leases", "Leases in memory", leases.clone());
+        let store_errors = Family::default();
+        registry.register("store_errors", "Operations that the store failed at", store_errors.clone());
+        let ready = Family::default();
+        registry.register(
+            "ready",
+            "Whether what a check of the readiness looks at answers: 1 yes, 0 no",
+            ready.clone(),
+        );
         let reloads = Family::default();
         registry.register("config_reloads", "Reloads of the configuration", reloads.clone());
         let audit_lost = Counter::default();
@@ -115,7 +134,9 @@ impl Families {
 
         Self {
             registry,
+            process,
             requests,
+            errors,
             retries,
             retry_budget_exhausted,
             gate_waiting,
@@ -131,6 +152,8 @@ impl Families {
             accounts,
             leases,
             store_duration,
+            store_errors,
+            ready,
             client_connections: connections.get_or_create_owned(&SideLabel { side: Side::Client }),
             upstream_connections: connections.get_or_create_owned(&SideLabel { side: Side::Upstream }),
             reloads,

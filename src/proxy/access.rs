@@ -96,6 +96,9 @@ impl Access {
     /// The head of the answer is ready.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = status;
+        if let Some(error) = self.error {
+            self.ledger.metrics.erred(error.name());
+        }
         self.ledger.metrics.request(&RequestSample {
             client: self.client.as_ref(),
             upstream: self.upstream.as_ref(),

@@ -318,6 +318,9 @@ impl Store {
         let outcome = finished(self.tasks.spawn_blocking(move || step(&backend)).await);
         if let (Some((metrics, clock)), Some(started)) = (&self.observer, started) {
             metrics.stored(op, clock.moment().since(started));
+            if matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::Corrupt { .. })) {
+                metrics.store_failed(op);
+            }
         }
         outcome
     }

@@ -29,3 +29,4 @@ need_cargo
 install_npm
 install_pip .venv "MSAL for Python" msal/requirements.txt
 install_pip schemathesis/.venv "Schemathesis" schemathesis/requirements.txt
+take_promtool

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use sha2::{Digest as _, Sha256};
 
 /// Runs the binary in `directory`, with nothing of this process's environment.
-fn bearerd(directory: &Path, arguments: &[&str]) -> Output {
+pub fn bearerd(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bearerd"))
         .args(arguments)
         .current_dir(directory)
@@ -16,11 +16,11 @@ fn bearerd(directory: &Path, arguments: &[&str]) -> Output {
         .expect("the binary runs")
 }
 
-fn out(output: &Output) -> &str {
+pub fn out(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("UTF-8")
 }
 
-fn err(output: &Output) -> &str {
+pub fn err(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).expect("UTF-8")
 }
 

@@ -10,6 +10,7 @@ mod rules;
 mod upstream;
 
 pub use client::client_name;
+pub use provider::{client_id, tenant};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -165,8 +165,8 @@ pub fn client_id(text: String) -> Result<String, String> {
     Ok(text)
 }
 
-/// It becomes a part of URLs.
-fn tenant(text: &str) -> Result<String, String> {
+/// A directory's id, a domain of it, or a word for several. It becomes a part of URLs.
+pub fn tenant(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) {
         Ok(text.to_owned())
