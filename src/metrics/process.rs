@@ -25,11 +25,11 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
         let cpu = ConstCounter::new(cpu_seconds());
-        tell(to, "process_cpu", "CPU time used, of user and system together", Some(Unit::Seconds), &cpu)?;
+        tell(to, "process_cpu", "CPU time used, of user and system together", Some(&Unit::Seconds), &cpu)?;
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         if let Some(kibibytes) = field(&status, "VmRSS:") {
             let bytes = ConstGauge::new(kibibytes.saturating_mul(1024));
-            tell(to, "process_resident_memory", "Memory in use that is not swapped out", Some(Unit::Bytes), &bytes)?;
+            tell(to, "process_resident_memory", "Memory in use that is not swapped out", Some(&Unit::Bytes), &bytes)?;
         }
         if let Some(threads) = field(&status, "Threads:") {
             tell(to, "process_threads", "Threads", None, &ConstGauge::new(threads))?;
@@ -45,7 +45,7 @@ impl Collector for Process {
         }
         if let Some(started) = self.started.get_or_init(started) {
             let help = "When the process began, in seconds since 1970";
-            tell(to, "process_start_time", help, Some(Unit::Seconds), &ConstGauge::new(*started))?;
+            tell(to, "process_start_time", help, Some(&Unit::Seconds), &ConstGauge::new(*started))?;
         }
         Ok(())
     }
@@ -55,10 +55,10 @@ fn tell(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    unit: Option<Unit>,
+    unit: Option<&Unit>,
     metric: &impl EncodeMetric,
 ) -> fmt::Result {
-    metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), metric.metric_type())?)
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric: nobody runs for ten million years")]

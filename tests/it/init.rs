@@ -81,8 +81,8 @@ fn the_printed_commands_are_a_shell_script() {
         let output = init(home.path(), credential, "here", &["--client-id", "", "--may", "files", "--yes"]);
         assert_eq!(output.status.code(), Some(2), "files is no word of ours: {}", err(&output));
         let output = init(home.path(), credential, "here", &["--client-id", "", "--may", "Tasks.Read"]);
-        let script: String =
-            out(&output).lines().filter(|line| line.starts_with("       ")).map(|line| format!("{line}\n")).collect();
+        let commands: Vec<&str> = out(&output).lines().filter(|line| line.starts_with("       ")).collect();
+        let script = commands.join("\n");
         for program in ["az", "openssl"] {
             let path = home.path().join(program);
             let text = format!("#!/bin/sh\nprintf '[%s]' {program} \"$@\" >> calls; echo >> calls; echo id-of-az\n");

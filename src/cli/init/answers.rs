@@ -67,11 +67,11 @@ impl Answers {
         let what = "The application's (client) id; empty: register it later";
         let client_id = asker.unless(init.client_id, what, Some(""), client_id)?;
         let what = "How does bearerd prove that it is the application?";
-        let credential = asker.chosen(init.credential, what, Proof::Secret)?;
+        let credential = asker.chosen(init.credential, what, &Proof::Secret)?;
         let what = "What may applications do? Several, by commas: read-mail, send-mail, read-files, write-files, or scopes such \
             as Calendars.Read; empty: only see who it is";
         let may = asker.unless(init.may, what, Some(""), permissions)?;
-        let place = asker.chosen(init.place, "Where does it listen?", Place::Here)?;
+        let place = asker.chosen(init.place, "Where does it listen?", &Place::Here)?;
         let public_url = match (init.public_url, place) {
             (Some(url), _) => Some(url),
             (None, Place::Here) => None,
@@ -168,14 +168,14 @@ impl Asker<'_> {
     }
 
     /// One of several, by its name or its number.
-    fn chosen<T: ValueEnum>(&mut self, flag: Option<T>, what: &str, default: T) -> anyhow::Result<T> {
+    fn chosen<T: ValueEnum>(&mut self, flag: Option<T>, what: &str, default: &T) -> anyhow::Result<T> {
         let shown = |choice: &T| choice.to_possible_value().expect("none is hidden");
         let mut text = what.to_owned();
         for (at, choice) in T::value_variants().iter().map(shown).enumerate() {
             let help = choice.get_help().map(ToString::to_string).unwrap_or_default();
             let _ = write!(text, "\n  {}. {:<17} {help}", at + 1, choice.get_name());
         }
-        let default = shown(&default);
+        let default = shown(default);
         self.unless(flag, &format!("{text}\nName or number"), Some(default.get_name()), |text| {
             let numbered = text.parse().ok().and_then(|number: usize| T::value_variants().get(number.checked_sub(1)?));
             numbered.cloned().map_or_else(|| T::from_str(text, true), Ok)
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!((answers.credential, answers.place), (Proof::Secret, Place::Here));
         assert_eq!(answers.scopes, ["User.Read"]);
         assert_eq!(answers.public_url(), "http://localhost:8080");
-        assert_eq!(out.matches("[").count(), 3, "{out}");
+        assert_eq!(out.matches('[').count(), 3, "{out}");
     }
 
     #[test]
