@@ -200,8 +200,11 @@ impl App {
             metrics: core.metrics.clone(),
             hosts: Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []),
             explain,
+            memory: admin::Memory::new(core.clock.clone()),
             clock: core.clock.clone(),
         };
+        let history = setup.memory.history.clone();
+        core.tasks.spawn_forever(history.watch(core.metrics.clone(), core.clock.clone()));
         let service = Admin::new(&config.admin, setup);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, service)?;
         let vault = core.vault.clone();
