@@ -373,10 +373,10 @@ fn about(state: State) -> &'static str {
 
 fn check_row(name: &'static str, check: &ready::CheckReport) -> page::CheckRow {
     let (name, well) = match name {
-        "store" => ("Store", "answers"),
-        "providers" => ("Providers", "answer"),
-        "draining" => ("Drain", "none"),
-        name => (name, "fine"),
+        "store" => ("Store", "Answers"),
+        "providers" => ("Providers", "Answer"),
+        "draining" => ("Drain", "None"),
+        name => (name, "Fine"),
     };
     page::CheckRow { name, ok: check.ok, said: check.error.clone().unwrap_or_else(|| well.to_owned()) }
 }

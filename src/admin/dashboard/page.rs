@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
-use super::super::desk::{AccessToken, Account, Client, CredentialKind, Identity, State};
+use super::super::desk::{AccessToken, Account, At, Client, CredentialKind, Identity, State};
 use super::super::problem::{Kind, Problem};
 use super::plot::{self, Plot};
 use super::words::{self, Advice, When};
@@ -172,8 +172,12 @@ impl Frame {
         self.section == section
     }
 
-    fn when(&self, at: &super::super::desk::At) -> When {
+    fn when(&self, at: &At) -> When {
         When::new(*at, self.now)
+    }
+
+    fn as_of(&self) -> String {
+        self.when(&At(self.now)).full
     }
 }
 
@@ -183,7 +187,7 @@ impl Notice {
     }
 
     pub fn bad(title: &str, problem: &Problem) -> Self {
-        Self { is_bad: true, title: title.to_owned(), text: problem.detail.clone() }
+        Self { is_bad: true, title: title.to_owned(), text: words::sentence(&problem.detail) }
     }
 }
 
@@ -205,6 +209,12 @@ impl Accounts<'_> {
 }
 
 impl AccountPage<'_> {
+    /// Not with a token that is erased, or that the provider called dead.
+    fn can_refresh(&self) -> bool {
+        let account = self.account;
+        account.status != State::Revoked && !account.reason.as_ref().is_some_and(|reason| reason.dead)
+    }
+
     fn lives(&self, token: &AccessToken) -> bool {
         token.expires_at.0 > self.frame.now
     }

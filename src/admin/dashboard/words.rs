@@ -140,6 +140,16 @@ pub fn number(count: u64) -> String {
     text
 }
 
+/// What a log would say, as a page says it.
+pub fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    if !sentence.ends_with(['.', '!', '?', ':']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
 /// The state in a word or two for people.
 pub fn state(state: State) -> &'static str {
     match state {
@@ -241,6 +251,8 @@ pub mod tests {
         }
         let when = When::new(at(0), NOW);
         assert_eq!((&*when.iso, &*when.full), ("2026-09-21T14:13:20Z", "2026-09-21 14:13 UTC"));
+        assert_eq!(sentence("the store is locked"), "The store is locked.");
+        assert_eq!(sentence("Full stop."), "Full stop.");
         for (count, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(number(count), text);
         }

@@ -88,7 +88,7 @@ async fn the_overview_counts_accounts_and_requests() {
     let page = rig.browser().page("/").await;
     assert_says(
         &page,
-        &["href=\"/accounts?state=active\"><span class=\"count\">2</span>", "All 2 accounts", "answers"],
+        &["href=\"/accounts?state=active\"><span class=\"count\">2</span>", "All 2 accounts", "Answers"],
     );
     assert_says(&page, &["No requests in the last hour.", "No refreshes in the last hour."]);
     assert_eq!(rig.get("/v1.0/me").await.status(), 200);
@@ -157,7 +157,7 @@ async fn a_link_is_shown_once_with_who_it_is_for() {
     assert_eq!(answer.status(), 201);
     assert_hardened(&answer);
     let said = text(answer.body());
-    assert_says(&said, &["Sign-in link for alice", "Send it to <strong>", "It works once, until"]);
+    assert_says(&said, &["Sign-in link for alice", "and to nobody else", "It works once, until"]);
     let link = said.split("autofocus>").nth(1).and_then(|rest| rest.split('<').next()).expect("a link");
     let link: http::Uri = link.replace("&#38;", "&").parse().expect("a URL");
     let path = link.path_and_query().expect("a path").as_str();
@@ -232,7 +232,7 @@ async fn where_a_token_is_configured_nothing_is_shown_without_a_session() {
 
     let wrong = stranger.post(&page, "/sign-in", "token=guess").await;
     assert_eq!(wrong.status(), 401);
-    assert_says(&text(wrong.body()), &["the bearer token of [admin] is wrong"]);
+    assert_says(&text(wrong.body()), &["The bearer token of [admin] is wrong."]);
     assert_eq!(header(&wrong, "set-cookie"), None);
     let right = stranger.post(&page, "/sign-in", &format!("token={TOKEN}&to=%2Faccounts%3Fsearch%3Dali")).await;
     assert_eq!((right.status().as_u16(), header(&right, "location")), (303, Some("/accounts?search=ali")));
