@@ -1,4 +1,7 @@
-//! Every page with an example's content, and with hostile content, checked for what holds of all of them.
+//! Every page with an example's content, and with hostile content, checked for what holds of all of them, and left in
+//! `target/dashboard-pages` for eyes to see.
+
+use std::path::Path;
 
 use askama::Template;
 
@@ -16,7 +19,7 @@ use crate::admin::problem::Kind;
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=a>&";
 
 fn frame(section: Section, open: bool) -> Frame {
-    Frame { section, form_token: "form-token".into(), signed_in: open, open, now: NOW }
+    Frame { form_token: "form-token".into(), signed_in: open, open, ..Frame::new(section, NOW) }
 }
 
 fn client(text: &str) -> Client {
@@ -84,7 +87,7 @@ fn pages(text: &str) -> Vec<(&'static str, String)> {
         notice: notice(),
         state: Some(State::Reauth),
         search: text,
-        accounts: &accounts,
+        rows: &accounts,
         next: Some("61".into()),
         is_first: false,
     };
@@ -151,6 +154,15 @@ fn each_page_stands_alone_and_is_built_for_everyone() {
         );
         let current = html.matches("aria-current=\"page\"").count();
         assert_eq!(current, usize::from(!["signin", "problem"].contains(&name)), "{name}");
+        leave(name, &html);
         assert_eq!(html.matches("<table>").count(), html.matches("<caption").count(), "{name}");
     }
+}
+
+fn leave(name: &str, html: &str) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dashboard-pages");
+    let style = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/dashboard/pages/style.css");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(format!("{name}.html")), html.replace(super::page::STYLE_PATH.as_str(), style))
+        .unwrap();
 }

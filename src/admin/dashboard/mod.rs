@@ -251,7 +251,7 @@ impl Visit<'_> {
             notice: self.done()?,
             state: query.state,
             search: query.search.as_deref().unwrap_or_default(),
-            accounts: &found.accounts,
+            rows: &found.accounts,
             next: found.next,
             is_first: query.cursor.is_none(),
         };
@@ -333,11 +333,10 @@ impl Visit<'_> {
 
     fn frame(&self, visitor: &Visitor, section: Section) -> Frame {
         Frame {
-            section,
             form_token: self.memory.sessions.form_token(visitor),
             signed_in: matches!(visitor, Visitor::SignedIn(_)),
             open: *visitor != Visitor::Stranger,
-            now: self.setup.clock.now(),
+            ..Frame::new(section, self.setup.clock.now())
         }
     }
 

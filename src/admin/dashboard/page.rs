@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
-use super::super::desk::{AccessToken, Account, At, Client, CredentialKind, Identity, State};
+use super::super::desk::{AccessToken, Account, At, Client, Identity, State};
 use super::super::problem::{Kind, Problem};
 use super::plot::{self, Plot};
 use super::words::{self, Advice, When};
@@ -51,6 +51,9 @@ pub enum Section {
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub section: Section,
+    pub version: &'static str,
+    /// The path of the style sheet.
+    pub style: &'static str,
     pub form_token: String,
     /// Somebody who can sign out.
     pub signed_in: bool,
@@ -98,7 +101,7 @@ pub struct Accounts<'a> {
     pub notice: Option<Notice>,
     pub state: Option<State>,
     pub search: &'a str,
-    pub accounts: &'a [Account],
+    pub rows: &'a [Account],
     /// It goes on behind these.
     pub next: Option<String>,
     pub is_first: bool,
@@ -160,24 +163,29 @@ pub struct ProblemPage<'a> {
 }
 
 impl Frame {
-    fn version(&self) -> &'static str {
-        env!("CARGO_PKG_VERSION")
-    }
-
-    fn style(&self) -> &'static str {
-        &STYLE_PATH
+    pub fn new(section: Section, now: Timestamp) -> Self {
+        let form_token = String::new();
+        Self {
+            section,
+            version: env!("CARGO_PKG_VERSION"),
+            style: &STYLE_PATH,
+            form_token,
+            signed_in: false,
+            open: false,
+            now,
+        }
     }
 
     fn is(&self, section: Section) -> bool {
         self.section == section
     }
 
-    fn when(&self, at: &At) -> When {
-        When::new(*at, self.now)
+    fn when(&self, at: At) -> When {
+        When::new(at, self.now)
     }
 
     fn as_of(&self) -> String {
-        self.when(&At(self.now)).full
+        self.when(At(self.now)).full
     }
 }
 
@@ -217,27 +225,6 @@ impl AccountPage<'_> {
 
     fn lives(&self, token: &AccessToken) -> bool {
         token.expires_at.0 > self.frame.now
-    }
-}
-
-impl Clients<'_> {
-    /// How it proves who it is.
-    fn proof(&self, client: &Client) -> &'static str {
-        match client.credential.kind {
-            CredentialKind::Key => "a key",
-            CredentialKind::Password => "a password",
-            CredentialKind::MtlsSan => "a certificate for",
-            CredentialKind::PeerUid => "a Unix socket, as user",
-            CredentialKind::Jwt => "a token of",
-        }
-    }
-
-    fn acts_as(&self, client: &Client) -> &'static str {
-        match client.identity {
-            Identity::User => "signed-in accounts",
-            Identity::App => "the app registration itself",
-            Identity::OnBehalfOf => "the user whose token it presents",
-        }
     }
 }
 

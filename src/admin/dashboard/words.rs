@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admin::desk::{Account, At, State};
+use crate::admin::desk::{Account, At, Client, CredentialKind, Identity, State};
 use crate::clock::Timestamp;
 
 /// Why an account is as it is, and what to do.
@@ -157,6 +157,26 @@ pub fn state(state: State) -> &'static str {
         State::Uncertain => "Uncertain",
         State::Reauth => "Needs sign-in",
         State::Revoked => "Revoked",
+    }
+}
+
+/// How a client proves who it is.
+pub fn proof(client: &Client) -> &'static str {
+    match client.credential.kind {
+        CredentialKind::Key => "a key",
+        CredentialKind::Password => "a password",
+        CredentialKind::MtlsSan => "a certificate for",
+        CredentialKind::PeerUid => "a Unix socket, as user",
+        CredentialKind::Jwt => "a token of",
+    }
+}
+
+/// Whose tokens its requests get.
+pub fn acts_as(client: &Client) -> &'static str {
+    match client.identity {
+        Identity::User => "signed-in accounts",
+        Identity::App => "the app registration itself",
+        Identity::OnBehalfOf => "the user whose token it presents",
     }
 }
 
