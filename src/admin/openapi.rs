@@ -12,8 +12,8 @@ use super::routes::{Operation, Route};
 use super::{Explain, JSON};
 use crate::metrics;
 
-/// The document. `explain` says what its questions and answers look like.
-pub fn document(explain: &dyn Explain) -> Value {
+/// The document. `explain` says what its questions and answers look like; `guarded`: a token is configured.
+pub fn document(explain: &dyn Explain, guarded: bool) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
@@ -36,7 +36,7 @@ pub fn document(explain: &dyn Explain) -> Value {
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "token": [] }],
+        "security": if guarded { json!([{ "token": [] }]) } else { json!([]) },
         "paths": paths,
         "components": {
             "securitySchemes": { "token": {

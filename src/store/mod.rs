@@ -163,9 +163,15 @@ impl Store {
         self.run("by_id", move |backend| backend.by_id(&id)).await
     }
 
+    /// Grants in the order of their aliases, after `after`, without tokens.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        let wanted = Wanted { after: after.map(str::to_owned), limit, ..Wanted::default() };
+        Ok(self.page(wanted).await?.grants)
+    }
+
     /// The next accounts of those that are wanted, in the order of their aliases, without tokens.
-    pub async fn list(&self, wanted: Wanted) -> Result<Listed, StoreError> {
-        self.run("list", move |backend| backend.list(&wanted)).await
+    pub async fn page(&self, wanted: Wanted) -> Result<Listed, StoreError> {
+        self.run("page", move |backend| backend.page(&wanted)).await
     }
 
     /// Active grants of `provider` whose refresh token nobody has used since `before`, the longest idle first, without tokens;

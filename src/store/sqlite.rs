@@ -108,7 +108,7 @@ impl Sqlite {
         })
     }
 
-    pub fn list(&self, wanted: &Wanted) -> Result<Listed, StoreError> {
+    pub fn page(&self, wanted: &Wanted) -> Result<Listed, StoreError> {
         self.read(|connection| listing::page(connection, wanted))
     }
 

@@ -27,6 +27,9 @@ const CONCURRENT = 4;
 // How long bearerd believes that a token of an `ageing` round lives.
 const AGEING_MILLIS = 2500;
 
+// A command that knows no server works on the store itself.
+const ALONE = ['--set', 'admin.listen=127.0.0.1:0'];
+
 // How many rounds of each kind. `waiting`: the server dies while requests wait for their first token. `ageing`: it dies in a refresh
 // that nobody waits for, while the old token lives. `command`: `accounts refresh` dies beside the server, which lives on.
 export async function crashes(t, { point, rotation = 'strict', waiting, ageing, command }) {
@@ -112,7 +115,7 @@ export async function crashes(t, { point, rotation = 'strict', waiting, ageing, 
       assert.equal(before.status, 200, JSON.stringify(before));
       let process;
       await die(() => process, () => {
-        const args = ['accounts', 'refresh', user, '--config', w.config];
+        const args = ['accounts', 'refresh', user, '--config', w.config, ...ALONE];
         process = launch(FAULTY_BINARY, args, { cwd: w.directory, env: wire ? {} : { BEARERD_FAULT_POINT: point } });
         t.after(() => process.stop());
       }, { arm: false });
@@ -190,7 +193,7 @@ export async function revocationCrashes(t, { rounds }) {
       await within(10, 'a refresh is under way', rotates);
     }
     const env = { BEARERD_FAULT_POINT: 'fp11' };
-    const died = await w.cli(['accounts', 'revoke', user], { binary: FAULTY_BINARY, env });
+    const died = await w.cli(['accounts', 'revoke', user, ...ALONE], { binary: FAULTY_BINARY, env });
     assert.equal(died.signal, 'SIGKILL', died.stderr);
     provider.releaseAnswers();
     const late = await waits;

@@ -11,16 +11,17 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::vault::Import;
 
+/// What `Alias::new` takes, but for the length.
+const ALIAS: &str =
+    r"^[!$()+\-0-9=A-Z^_`a-z|~]([!$()+\-.0-9=A-Z^_`a-z|~]*@?[!$()+\-.0-9=A-Z^_`a-z|~]*[!$()+\-0-9=A-Z^_`a-z|~])?$";
+
 /// An account to import.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "NewAccount")]
 pub struct Row {
     /// 1 to 255 visible ASCII characters; no delimiters of URLs, paths, patterns and lists, at most one `@`.
-    #[schemars(
-        length(min = 1, max = 255),
-        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_+!=-]*(@[A-Za-z0-9][A-Za-z0-9.-]*[A-Za-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 255), regex(pattern = ALIAS))]
     alias: String,
     /// Its id in the configuration.
     provider: String,

@@ -157,7 +157,7 @@ impl Desk {
             after,
             limit,
         };
-        let listed = self.0.store.list(wanted).await?;
+        let listed = self.0.store.page(wanted).await?;
         Ok(Page {
             accounts: listed.grants.iter().map(Account::from).collect(),
             next: listed.next.as_deref().map(cursor),

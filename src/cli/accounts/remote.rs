@@ -43,7 +43,7 @@ impl Remote {
     pub async fn find(config: &Config) -> Option<Self> {
         let connection = tokio::time::timeout(GREETING, connect(&config.admin.listen)).await.ok()??;
         let remote = Self { connection: Mutex::new(connection), token: config.admin.token.clone() };
-        let question = remote.request(Method::GET, "/v1/about", None);
+        let question = request(Method::GET, "/v1/about", None);
         let (status, body) = tokio::time::timeout(GREETING, remote.send(question)).await.ok()?.ok()?;
         let about: About = serde_json::from_slice(&body).ok()?;
         (status == StatusCode::OK && Store::is_opened_by(&config.store, &about.instance)).then_some(remote)
@@ -98,7 +98,7 @@ impl Remote {
         target: &str,
         body: Option<&Secret<String>>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let mut request = self.request(method, target, body);
+        let mut request = request(method, target, body);
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).context("admin.token")?;
             value.set_sensitive(true);
@@ -121,18 +121,6 @@ impl Remote {
         })
     }
 
-    fn request(&self, method: Method, target: &str, body: Option<&Secret<String>>) -> Request<Full<Bytes>> {
-        let bytes = body.map(|body| Bytes::copy_from_slice(body.expose().as_bytes())).unwrap_or_default();
-        let mut request = Request::new(Full::new(bytes));
-        *request.method_mut() = method;
-        *request.uri_mut() = target.parse().expect("our own targets are well formed");
-        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-        if body.is_some() {
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        request
-    }
-
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut connection = self.connection.lock().await;
         connection.ready().await.context("the running server has hung up")?;
@@ -141,6 +129,18 @@ impl Remote {
         let (head, body) = answer.into_parts();
         Ok((head.status, body.collect().await.context("the running server has hung up")?.to_bytes()))
     }
+}
+
+fn request(method: Method, target: &str, body: Option<&Secret<String>>) -> Request<Full<Bytes>> {
+    let bytes = body.map(|body| Bytes::copy_from_slice(body.expose().as_bytes())).unwrap_or_default();
+    let mut request = Request::new(Full::new(bytes));
+    *request.method_mut() = method;
+    *request.uri_mut() = target.parse().expect("our own targets are well formed");
+    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    if body.is_some() {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    request
 }
 
 async fn connect(listen: &Listen) -> Option<SendRequest<Full<Bytes>>> {

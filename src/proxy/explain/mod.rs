@@ -34,10 +34,10 @@ pub struct Question {
     /// As the client would name it beside the path: Basic user name, or `Bearerd-Account`.
     #[serde(default)]
     pub account: Option<String>,
-    #[schemars(regex(pattern = r"^[A-Za-z]+$"))]
+    #[schemars(regex(pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), extend("examples" = ["GET"]))]
     pub method: String,
     /// A path with or without a query, or an absolute URL.
-    #[schemars(regex(pattern = r"^(https?://[a-z0-9.-]+)?/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*$"))]
+    #[schemars(extend("examples" = ["/v1.0/me"]))]
     pub path: String,
 }
 

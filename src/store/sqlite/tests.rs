@@ -119,7 +119,7 @@ fn tallies_follow_and_an_older_store_is_given_them() {
 fn pages(store: &Sqlite, wanted: &Wanted) -> (Vec<String>, usize) {
     let (mut wanted, mut aliases) = (wanted.clone(), Vec::new());
     for count in 1.. {
-        let Listed { grants, next } = store.list(&wanted).unwrap();
+        let Listed { grants, next } = store.page(&wanted).unwrap();
         aliases.extend(grants.into_iter().map(|grant| grant.alias.to_string()));
         let Some(next) = next else { return (aliases, count) };
         wanted.after = Some(next);
@@ -167,7 +167,7 @@ fn a_page_looks_at_so_many_accounts_and_goes_on_later() {
     store.step(|transaction| Ok(transaction.execute(fill, [])?)).unwrap();
     let all = Wanted { limit: 100, ..Wanted::default() };
     let none = Wanted { search: Some("nobody".into()), ..all.clone() };
-    let first = store.list(&none).unwrap();
+    let first = store.page(&none).unwrap();
     assert_eq!((first.grants.len(), first.next.as_deref()), (0, Some("user20000")));
     assert_eq!(pages(&store, &none), (Vec::new(), 3));
     assert_eq!(pages(&store, &Wanted { state: Some("revoked"), ..none }), (Vec::new(), 2));

@@ -81,7 +81,7 @@ async fn both_ways_say_the_same() {
         assert_eq!((there.code, &there.out, &there.err), (here.code, &here.out, &here.err), "{arguments:?}");
         assert!(there.code == Some(0) || !there.err.is_empty());
     }
-    beside.assert_done_by_server("list");
+    beside.assert_done_by_server("page");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +138,7 @@ async fn over_a_socket_too() {
     let beside = Beside::start(&listen).await;
     let done = beside.accounts(&["list"]).await;
     assert!(done.assert(0).out.contains("alice"), "{}", done.out);
-    beside.assert_done_by_server("list");
+    beside.assert_done_by_server("page");
 }
 
 #[tokio::test(flavor = "multi_thread")]
