@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -32,6 +33,31 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics {
     families: Arc<Families>,
     tally: Arc<Tally>,
+    sums: Arc<Sums>,
+}
+
+/// What the dashboard draws of it: sums since the start, which only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests answered with a status below 400.
+    pub answered: u64,
+    /// With 4xx.
+    pub refused: u64,
+    /// With 5xx.
+    pub failed: u64,
+    pub refreshed: u64,
+    pub refresh_failed: u64,
+    pub reloads: u64,
+    pub reloads_refused: u64,
+}
+
+/// Over all labels; the library's families can't be added up.
+#[derive(Debug, Default)]
+struct Sums {
+    refreshed: AtomicU64,
+    refresh_failed: AtomicU64,
+    reloads: AtomicU64,
+    reloads_refused: AtomicU64,
 }
 
 /// A request that was answered.
@@ -81,13 +107,13 @@ impl Metrics {
     pub fn new() -> Self {
         let families = Families::new();
         let tally = families.requests.tally();
-        Self { families: Arc::new(families), tally }
+        Self { families: Arc::new(families), tally, sums: Arc::default() }
     }
 
     /// A handle on the same metrics for one worker: it counts requests out of the way of the others.
     #[must_use]
     pub fn of_worker(&self) -> Self {
-        Self { families: Arc::clone(&self.families), tally: self.families.requests.tally() }
+        Self { tally: self.families.requests.tally(), ..self.clone() }
     }
 
     /// A request was answered.
@@ -134,6 +160,8 @@ impl Metrics {
     pub fn refreshed(&self, provider: &str, outcome: &'static str, took: Duration) {
         self.families.refreshes.get_or_create(&Refresh { provider: provider.into(), outcome }).inc();
         self.families.refresh_duration.observe(took);
+        let sum = if outcome == "ok" { &self.sums.refreshed } else { &self.sums.refresh_failed };
+        sum.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A token endpoint is called.
@@ -196,8 +224,12 @@ impl Metrics {
         })
     }
 
-    /// A reload was tried.
+    /// A reload was tried; `refused`: the new configuration has mistakes.
     pub fn reloaded(&self, outcome: &'static str) {
+        self.sums.reloads.fetch_add(1, Ordering::Relaxed);
+        if outcome == "refused" {
+            self.sums.reloads_refused.fetch_add(1, Ordering::Relaxed);
+        }
         self.families.reloads.get_or_create(&Outcome { outcome }).inc();
     }
 
@@ -209,6 +241,21 @@ impl Metrics {
     /// A request to `provider` needed another app credential than the first of the list.
     pub fn credential_fallback(&self, provider: &str) {
         self.families.credential_fallbacks.get_or_create(&Provider { provider: provider.into() }).inc();
+    }
+
+    /// Everything so far, added up.
+    pub fn totals(&self) -> Totals {
+        let [answered, refused, failed] = self.families.requests.by_status();
+        let sum = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        Totals {
+            answered,
+            refused,
+            failed,
+            refreshed: sum(&self.sums.refreshed),
+            refresh_failed: sum(&self.sums.refresh_failed),
+            reloads: sum(&self.sums.reloads),
+            reloads_refused: sum(&self.sums.reloads_refused),
+        }
     }
 
     /// Everything as OpenMetrics text.
@@ -380,6 +427,27 @@ mod tests {
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn totals_are_over_all_workers_and_labels() {
+        let metrics = Metrics::new();
+        let name = "graph".into();
+        for (worker, statuses) in [(metrics.clone(), &[200, 302, 404][..]), (metrics.of_worker(), &[200, 429, 503])] {
+            for status in statuses {
+                let status = StatusCode::from_u16(*status).unwrap();
+                worker.request(&RequestSample { status, ..sample(&Method::GET, &name, &name) });
+            }
+        }
+        for outcome in ["ok", "dead", "ok", "backoff", "ok"] {
+            metrics.of_worker().refreshed("entra", outcome, Duration::ZERO);
+        }
+        metrics.reloaded("applied");
+        metrics.reloaded("refused");
+        let totals = metrics.totals();
+        assert_eq!((totals.answered, totals.refused, totals.failed), (3, 2, 1));
+        assert_eq!((totals.refreshed, totals.refresh_failed), (3, 2));
+        assert_eq!((totals.reloads, totals.reloads_refused), (2, 1));
     }
 
     #[test]

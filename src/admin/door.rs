@@ -77,6 +77,11 @@ impl Door {
         Err(Kind::Unauthenticated.because("the bearer token of [admin] is wrong"))
     }
 
+    /// What this peer has to know: the digest of the token. `None`: nothing.
+    pub fn asks(&self, peer: Peer) -> Option<&[u8; 32]> {
+        self.token.as_ref().filter(|_| matches!(peer, Peer::Address(_)))
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

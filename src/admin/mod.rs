@@ -1,4 +1,4 @@
-//! The operators' listener: health, metrics, the admin API. No answer holds a token or a key, and none allows another origin.
+//! The operators' listener: health, metrics, the admin API, the dashboard. No answer holds a token or a key, and none allows another origin.
 //!
 //! A request is judged in this order: the Host, the page that it came from, the bearer token (health is exempt, so that a
 //! supervisor needs no secret), the path, the method, the parameters. What operators do is in `desk`, which knows nothing of HTTP;
@@ -16,6 +16,8 @@ use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 
+pub use self::dashboard::{History, Memory};
+use self::dashboard::{Place, Visit};
 pub use self::desk::{Actor, Desk, Peer};
 use self::desk::{Clients, Query, Taken, import};
 use self::door::Door;
@@ -27,9 +29,10 @@ use self::request::Parameters;
 use self::routes::{Found, Operation};
 use crate::clock::Clock;
 use crate::config;
-use crate::hosts::{HostRefusal, Hosts, is_address};
+use crate::hosts::{HostRefusal, Hosts, is_address, is_navigation};
 use crate::metrics::{self, Metrics};
 
+mod dashboard;
 pub mod desk;
 mod door;
 mod explain;
@@ -61,6 +64,8 @@ pub struct Setup {
     pub hosts: Hosts,
     pub explain: Arc<dyn Explain>,
     pub reload: Arc<dyn Reload>,
+    /// The dashboard's.
+    pub memory: Memory,
     pub clock: Clock,
 }
 
@@ -78,7 +83,11 @@ impl Admin {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
-        self.0.answer(head, body, peer).await.unwrap_or_else(|problem| problem.response())
+        let answer = match Place::of(head.uri.path()) {
+            Some(place) => self.0.page(place, head, body, peer).await,
+            None => self.0.answer(head, body, peer).await,
+        };
+        answer.unwrap_or_else(|problem| problem.response())
     }
 }
 
@@ -102,22 +111,46 @@ impl Inner {
         }
     }
 
+    /// A page of the dashboard. A person may follow a link to one from anywhere; whether the person may see it, the page decides.
+    async fn page<B>(&self, place: Place<'_>, head: &Parts, body: B, peer: Peer) -> Result<Answer, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        self.ours(head, None)?;
+        if !is_navigation(head) {
+            self.of_one_site(head)?;
+        }
+        let visit = Visit { memory: &self.setup.memory, door: &self.door, setup: &self.setup, head, peer };
+        Ok(visit.answer(place, body).await)
+    }
+
     fn admit(&self, head: &Parts, peer: Peer, operation: Option<Operation>) -> Result<(), Problem> {
-        let hosts = &self.setup.hosts;
-        match hosts.check(head) {
-            Ok(_) => {}
-            // Supervisors and scrapers call a pod by its address. No page of another origin can: its host is a name.
-            Err(HostRefusal::NotAllowed) if operation.is_some_and(Operation::is_for_machines) && is_address(head) => {}
-            Err(refusal @ HostRefusal::NotAllowed) => return Err(Kind::HostNotAllowed.because(refusal.to_string())),
-            Err(refusal) => return Err(Kind::BadRequest.because(refusal.to_string())),
-        }
-        if hosts.cross_site(head, false) {
-            return Err(Kind::CrossSite.because("the request comes from a page of another origin"));
-        }
+        self.ours(head, operation)?;
+        self.of_one_site(head)?;
         match operation {
             Some(operation) if operation.is_open() => Ok(()),
             _ => self.door.admit(door::bearer(&head.headers), peer),
         }
+    }
+
+    fn ours(&self, head: &Parts, operation: Option<Operation>) -> Result<(), Problem> {
+        let hosts = &self.setup.hosts;
+        match hosts.check(head) {
+            Ok(_) => Ok(()),
+            // Supervisors and scrapers call a pod by its address. No page of another origin can: its host is a name.
+            Err(HostRefusal::NotAllowed) if operation.is_some_and(Operation::is_for_machines) && is_address(head) => {
+                Ok(())
+            }
+            Err(refusal @ HostRefusal::NotAllowed) => Err(Kind::HostNotAllowed.because(refusal.to_string())),
+            Err(refusal) => Err(Kind::BadRequest.because(refusal.to_string())),
+        }
+    }
+
+    fn of_one_site(&self, head: &Parts) -> Result<(), Problem> {
+        if self.setup.hosts.cross_site(head, false) {
+            return Err(Kind::CrossSite.because("the request comes from a page of another origin"));
+        }
+        Ok(())
     }
 
     async fn perform<B>(

@@ -28,6 +28,8 @@ pub(super) struct Live {
     /// Beside the rest: an end waits for no reload.
     limits: ArcSwap<ServerLimits>,
     readiness: Readiness,
+    /// What operators' pages remember.
+    memory: admin::Memory,
     handle: Arc<Handle>,
     /// `None`: the configuration can't be read again.
     pub(super) reloadable: Option<(Loaded, Reloadable)>,
@@ -59,12 +61,13 @@ impl Live {
         reloadable: Option<(Loaded, Reloadable)>,
     ) -> Arc<Self> {
         let readiness = Core::readiness(&core);
+        let memory = admin::Memory::new(core.load().clock.clone());
         if let Some((loaded, _)) = &reloadable {
             in_force.watch = Watch::of(loaded.files.clone());
         }
         Arc::new_cyclic(|live: &Weak<Self>| {
             let handle = Arc::new(Handle(live.clone()));
-            let admin = admin(&in_force.config, &in_force.made, &readiness, &handle);
+            let admin = admin(&in_force.config, &in_force.made, &readiness, &memory, &handle);
             Self {
                 core,
                 fronts,
@@ -73,6 +76,7 @@ impl Live {
                 terms,
                 limits: ArcSwap::from_pointee(in_force.config.server.limits.clone()),
                 readiness,
+                memory,
                 handle,
                 reloadable,
                 in_force: Mutex::new(in_force),
@@ -106,6 +110,8 @@ impl Live {
         watch_grants(&core);
         let (store, denials, clock) = (core.store.clone(), core.denials.clone(), core.clock.clone());
         core.tasks.spawn_forever(async move { store.keep_denials(&denials, &clock).await });
+        let history = self.memory.history.clone();
+        core.tasks.spawn_forever(history.watch(core.metrics.clone(), core.clock.clone()));
         if self.reloadable.is_some() {
             core.tasks.spawn_forever(super::reload::watch_files(Arc::downgrade(self)));
         }
@@ -119,7 +125,7 @@ impl Live {
         if !changes.touch("server.tls") {
             terms = terms.with_tls_of(&self.terms.load());
         }
-        let admin = admin(&config, &made, &self.readiness, &self.handle);
+        let admin = admin(&config, &made, &self.readiness, &self.memory, &self.handle);
         // Nothing fails from here on.
         self.terms.store(Arc::new(terms));
         self.limits.store(Arc::new(config.server.limits.clone()));
@@ -149,7 +155,7 @@ fn watch_grants(core: &Core) {
     core.tasks.spawn_forever(async move { vault.watch().await });
 }
 
-fn admin(config: &Config, made: &Made, readiness: &Readiness, handle: &Arc<Handle>) -> Admin {
+fn admin(config: &Config, made: &Made, readiness: &Readiness, memory: &admin::Memory, handle: &Arc<Handle>) -> Admin {
     let setup = admin::Setup {
         desk: made.core.desk(config),
         readiness: readiness.clone(),
@@ -157,6 +163,7 @@ fn admin(config: &Config, made: &Made, readiness: &Readiness, handle: &Arc<Handl
         hosts: Hosts::new([&config.server.public_url], &config.server.allowed_hosts, []),
         explain: Arc::new(Explainer(made.shared.clone())),
         reload: handle.clone(),
+        memory: memory.clone(),
         clock: made.core.clock.clone(),
     };
     Admin::new(&config.admin, setup)

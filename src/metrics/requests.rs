@@ -58,6 +58,22 @@ impl Requests {
         Durations { requests: self.clone(), of: |counts| &counts.upstream_took }
     }
 
+    /// How many were answered with a status below 400, with 4xx and with 5xx.
+    pub fn by_status(&self) -> [u64; 3] {
+        let mut sums = [0; 3];
+        self.each(|counts| {
+            for (labels, count) in &counts.series {
+                let class = match labels.status {
+                    ..400 => 0,
+                    400..500 => 1,
+                    500.. => 2,
+                };
+                sums[class] += count;
+            }
+        });
+        sums
+    }
+
     fn each(&self, mut see: impl FnMut(&Counts)) {
         let tallies = lock(&self.0).clone();
         for tally in tallies {

@@ -1,6 +1,7 @@
 //! The admin API, as operators and their programs use it.
 
 mod cli;
+mod dashboard;
 mod door;
 mod routes;
 mod story;

@@ -25,6 +25,7 @@ const ROOM: usize = 8 << 10;
 /// A buffer that has become larger than this is not kept while the connection waits.
 const KEPT: usize = 16 << 10;
 
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Link {
     stream: Stream,
     pub(super) input: BytesMut,

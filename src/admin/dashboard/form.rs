@@ -1,0 +1,56 @@
+//! Fields of a form or of a query. A field that comes twice is refused, never "the first one"; an empty one is absent.
+
+use super::super::desk::{Query, State};
+use super::super::problem::Problem;
+
+/// Accounts on a page.
+const ROWS: usize = 50;
+
+#[derive(Debug)]
+pub struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    pub fn parse(text: &[u8]) -> Result<Self, Problem> {
+        let mut fields = Vec::<(String, String)>::new();
+        for (name, value) in form_urlencoded::parse(text) {
+            if fields.iter().any(|(known, _)| *known == name) {
+                return Err(Problem::parameter(&name, "is given twice"));
+            }
+            fields.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(fields))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// Which accounts a list shows.
+    pub fn query(&self) -> Result<Query, Problem> {
+        let state =
+            |name: &str| State::named(name).ok_or_else(|| Problem::parameter("state", "there is no such state"));
+        Ok(Query {
+            state: self.get("state").map(state).transpose()?,
+            search: self.get("search").map(|text| text.trim().to_owned()),
+            cursor: self.get("cursor").map(str::to_owned),
+            limit: Some(ROWS),
+            ..Query::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_shows_what_its_form_says() {
+        let query = |text: &str| Fields::parse(text.as_bytes()).and_then(|fields| fields.query());
+        let all = query("state=&search=&other=1").unwrap();
+        assert_eq!((all.state, all.search, all.cursor, all.limit), (None, None, None, Some(ROWS)));
+        let some = query("state=reauth&search=+a%26b+&cursor=61").unwrap();
+        assert_eq!((some.state, some.search.as_deref()), (Some(State::Reauth), Some("a&b")));
+        assert_eq!(query("state=dead").unwrap_err().parameter.as_deref(), Some("state"));
+        assert_eq!(query("search=a&search=b").unwrap_err().parameter.as_deref(), Some("search"));
+    }
+}
