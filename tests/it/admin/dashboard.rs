@@ -6,6 +6,7 @@ use bearerd::clock::{Clock, Timestamp};
 use bearerd::sandbox::{Effect, Fault, TokenFault};
 use bytes::Bytes;
 use http::Response;
+use serde_json::json;
 
 use crate::harness::*;
 
@@ -146,6 +147,28 @@ async fn an_account_is_found_explained_refreshed_revoked_and_removed() {
     let gone = browser.get(&account).await;
     assert_eq!(gone.status(), 404);
     assert_says(&text(gone.body()), &["There is no such account"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_is_turned_page_by_page() {
+    let rig = Setup { signed_in: Vec::new(), ..Setup::default() }.start().await;
+    for user in 0..120 {
+        let row = json!({
+            "alias": format!("user{user:03}"), "provider": "entra", "refresh_token": format!("rt-{user}"),
+            "tid": "9f6b2c1e-8a57-4c0f-9d34-2f1d0a7b6c55", "oid": format!("00000000-0000-0000-0000-{user:012}"),
+        });
+        assert_eq!(rig.admin_json("POST", "/v1/accounts?verify=false", &row).await.status(), 201);
+    }
+    let (mut target, mut rows) = ("/accounts?search=USER&state=active".to_owned(), Vec::new());
+    loop {
+        let page = rig.browser().page(&target).await;
+        rows.push(page.matches("scope=\"row\"").count());
+        assert_eq!(page.contains("First page"), rows.len() > 1);
+        let Some((before, _)) = page.split_once("\">Next page") else { break };
+        target = before.rsplit("href=\"").next().expect("a link").replace("&#38;", "&");
+        assert!(target.starts_with("/accounts?state=active&search=USER&cursor="), "{target}");
+    }
+    assert_eq!(rows, [50, 50, 20]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
