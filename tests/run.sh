@@ -38,7 +38,7 @@ if stage setup tests/e2e/setup.sh; then
 fi
 
 # Rust: "test result: ok. 12 passed; 0 failed; ..."; end to end: "12 passed, 0 failed".
-count() { cat "$logs"/rust-tests.log "$logs"/end-to-end.log 2>/dev/null | grep -oE "[0-9]+ $1[;,]?" | awk '{ sum += $1 } END { print sum + 0 }'; }
+count() { grep -hE '^(test result: |[0-9]+ passed, [0-9]+ failed$)' "$logs"/rust-tests.log "$logs"/end-to-end.log 2>/dev/null | grep -oE "[0-9]+ $1[;,]?" | awk '{ sum += $1 } END { print sum + 0 }'; }
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"
 broken=$(count failed)

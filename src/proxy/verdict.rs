@@ -25,7 +25,7 @@ pub enum Outcome {
 pub enum Failure {
     /// No byte of the request left.
     NotSent,
-    /// A connection that had been used before died before the first byte of an answer.
+    /// A connection that had been used before died, or brought nothing that is an answer: what came may be left over from before.
     ReusedDied,
     /// The connection died, or what came was no HTTP.
     Died,

@@ -111,12 +111,12 @@ impl Link {
         self.output.len() - self.written < ROOM
     }
 
-    /// What happened to a request when its connection ended. An upstream that had begun to answer had the request.
+    /// What happened to a request when its connection ended, or brought something that is no answer.
     pub(super) fn died(&self, text: &str) -> SendError {
         let failure = match (self.begun, self.reused) {
             (false, _) => Failure::NotSent,
-            (true, true) if self.input.is_empty() => Failure::ReusedDied,
-            (true, _) => Failure::Died,
+            (true, true) => Failure::ReusedDied,
+            (true, false) => Failure::Died,
         };
         SendError { failure, text: text.to_owned() }
     }
