@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -27,8 +27,19 @@ const NETWORKS: usize = 4096;
 pub struct Door {
     /// Of the configured token; a digest, so that comparing takes as long for every length.
     token: Option<[u8; 32]>,
-    known: Mutex<HashMap<IpAddr, Known>>,
+    guesses: Guesses,
     clock: Clock,
+}
+
+/// What is known of those who came; outlives a door. Clones share it.
+#[derive(Clone, Default)]
+pub struct Guesses(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// The token that made networks welcome.
+    token: Option<[u8; 32]>,
+    networks: HashMap<IpAddr, Known>,
 }
 
 /// What is known of a network.
@@ -41,9 +52,15 @@ struct Known {
 }
 
 impl Door {
-    pub fn new(token: Option<&Secret<String>>, clock: Clock) -> Self {
+    pub fn new(token: Option<&Secret<String>>, guesses: Guesses, clock: Clock) -> Self {
         let token = token.map(|token| Sha256::digest(token.expose()).into());
-        Self { token, known: Mutex::default(), clock }
+        let mut seen = guesses.seen();
+        if seen.token != token {
+            seen.token = token;
+            seen.networks.values_mut().for_each(|known| known.welcome = false);
+        }
+        drop(seen);
+        Self { token, guesses, clock }
     }
 
     /// `presented`: the token, as `bearer` finds it.
@@ -55,7 +72,8 @@ impl Door {
         let presented: [u8; 32] = Sha256::digest(presented).into();
         let right = bool::from(presented.ct_eq(token));
         let now = self.clock.moment();
-        let mut networks = self.known();
+        let mut seen = self.guesses.seen();
+        let networks = &mut seen.networks;
         let network = network(address);
         let mut known = networks.get(&network).copied().unwrap_or_default();
         let wait = known.wait(now);
@@ -67,7 +85,7 @@ impl Door {
             known.forgotten = known.forgotten.max(now).plus(ANOTHER_AFTER);
         }
         if networks.len() >= NETWORKS && !networks.contains_key(&network) {
-            forget_one(&mut networks, now);
+            forget_one(networks, now);
         }
         networks.insert(network, known);
         if right {
@@ -81,9 +99,11 @@ impl Door {
     pub fn asks(&self, peer: Peer) -> Option<&[u8; 32]> {
         self.token.as_ref().filter(|_| matches!(peer, Peer::Address(_)))
     }
+}
 
-    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+impl Guesses {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,7 +145,7 @@ mod tests {
 
     fn door() -> (Door, Clock) {
         let clock = Clock::manual(Timestamp::from_secs(0));
-        (Door::new(Some(&"t0ken".into()), clock.clone()), clock)
+        (Door::new(Some(&"t0ken".into()), Guesses::default(), clock.clone()), clock)
     }
 
     fn peer(address: &str) -> Peer {
@@ -188,7 +208,7 @@ mod tests {
             let address = IpAddr::V4((0x0b00_0000 + host).into());
             assert!(door.admit(Some("guess"), Peer::Address(address)).is_err());
         }
-        assert_eq!(door.known().len(), NETWORKS);
-        assert!(door.known()[&"10.0.0.1".parse::<IpAddr>().unwrap()].welcome);
+        assert_eq!(door.guesses.seen().networks.len(), NETWORKS);
+        assert!(door.guesses.seen().networks[&"10.0.0.1".parse::<IpAddr>().unwrap()].welcome);
     }
 }

@@ -73,7 +73,7 @@ type Answer = Response<Full<Bytes>>;
 
 impl Admin {
     pub fn new(config: &config::Admin, setup: Setup) -> Self {
-        let door = Door::new(config.token.as_ref(), setup.clock.clone());
+        let door = Door::new(config.token.as_ref(), setup.memory.guesses.clone(), setup.clock.clone());
         let document = openapi::document(&*setup.explain, config.token.is_some()).to_string();
         Self(Arc::new(Inner { door, setup, document }))
     }

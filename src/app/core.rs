@@ -89,7 +89,7 @@ impl Core {
     /// What operators do, with or without a server.
     pub fn desk(&self, config: &Config) -> Desk {
         let links = Arc::new(Links::new(self, config));
-        Desk::new(self.store.clone(), self.vault.clone(), config, move |grant, by| {
+        Desk::new(self.store.clone(), self.vault.clone(), self.tasks.clone(), config, move |grant, by| {
             let links = Arc::clone(&links);
             async move { links.fresh(grant, &by).await }
         })

@@ -173,8 +173,11 @@ fn admin(config: &Config, made: &Made, readiness: &Readiness, memory: &admin::Me
 fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
     let mut config = new.config.clone();
     let (server, signin) = (&mut config.server, &mut config.signin);
-    if changes.hold_back("server.listen") && new.is_default("server", "public_url") {
-        server.public_url = running.server.public_url.clone();
+    if changes.hold_back("server.listen") {
+        server.tls = server.tls.take().or_else(|| running.server.tls.clone());
+        if new.is_default("server", "public_url") {
+            server.public_url = running.server.public_url.clone();
+        }
     }
     if new.is_default("signin", "public_url") {
         signin.public_url = server.public_url.clone();
@@ -183,6 +186,9 @@ fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
     server.workers = running.server.workers;
     server.share_port = running.server.share_port;
     config.admin.listen = running.admin.listen.clone();
+    if changes.hold_back("admin.listen") && config.admin.token.is_none() {
+        config.admin.token.clone_from(&running.admin.token);
+    }
     signin.listen.clone_from(&running.signin.listen);
     config.store = running.store.clone();
     config

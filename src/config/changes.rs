@@ -40,6 +40,17 @@ impl Changes {
                 between.changed.remove(&format!("{section}.public_url"));
             }
         }
+        // An address that stays may not lose the token or the TLS that it was checked with.
+        for (address, guards) in
+            [("admin.listen", ["admin.token", "admin.token_file"]), ("server.listen", ["server.tls"; 2])]
+        {
+            let guarding = |name: &String| guards.iter().any(|guard| is_in(name, guard));
+            if between.hold_back(address) && !is.keys.keys().any(guarding) {
+                let kept: Vec<_> = between.changed.iter().filter(|name| guarding(name)).cloned().collect();
+                between.changed.retain(|name| !guarding(name));
+                between.needs_restart.extend(kept);
+            }
+        }
         between
     }
 
@@ -159,6 +170,7 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::super::Config;
@@ -229,6 +241,28 @@ mod tests {
         assert_eq!(names(&Changes::between(&first, &first, &second)), ("server.allowed_hosts".to_owned(), all.clone()));
         assert_eq!(names(&Changes::between(&first, &second, &second)), (String::new(), all), "still");
         assert!(Changes::between(&first, &second, &first).touch("server.allowed_hosts"));
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_token_and_its_tls() {
+        let with = |text: &str| loaded(&format!("{text}\n{USUAL}"));
+        let directory = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        for (file, text) in [(&cert, pair.cert.pem()), (&key, pair.signing_key.serialize_pem())] {
+            std::fs::write(file, text).unwrap();
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let tls = format!("{{ cert_file = {cert:?}, key_file = {key:?} }}");
+        let guarded = with(&format!(
+            "[server]\nlisten = \"0.0.0.0:443\"\ntls = {tls}\n[admin]\nlisten = \"0.0.0.0:81\"\ntoken = \"t\""
+        ));
+        let open = with("[server]\nlisten = \"127.0.0.1:443\"\n[admin]\nlisten = \"127.0.0.1:81\"");
+        let changes = Changes::between(&guarded, &guarded, &open);
+        assert!(!changes.touch("admin") && !changes.touch("server.tls"), "{changes:?}");
+        assert!(changes.hold_back("admin.token") && changes.hold_back("server.tls"), "{changes:?}");
+        let renewed = with("[admin]\nlisten = \"127.0.0.1:81\"\ntoken = \"u\"");
+        assert!(Changes::between(&guarded, &guarded, &renewed).touch("admin.token"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
+/// Parameters of a query or a form.
+const MOST: usize = 32;
+
 /// The parameters of a query or a form. Empty ones are absent.
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
@@ -23,6 +26,10 @@ impl Params {
     pub(super) fn parse(text: &[u8]) -> Result<Self, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(text) {
+            // Each is compared with all.
+            if pairs.len() == MOST {
+                return Err(Problem::bad_request("There are more parameters than any form of ours has."));
+            }
             if pairs.iter().any(|(known, _)| *known == name) {
                 return Err(Problem::bad_request("A parameter of this address occurs twice."));
             }

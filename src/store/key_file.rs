@@ -63,6 +63,8 @@ pub fn read_named(path: &Path, key: &'static str) -> Result<MasterKey, StoreErro
 
 /// Puts another key into the place of the one in `path`: whoever opens that file finds the one or the other. Owner and group stay.
 pub fn replace(path: &Path, key: &MasterKey) -> io::Result<()> {
+    // Of a link, what it leads to: the link is somebody's who may make it again.
+    let path = &fs::canonicalize(path)?;
     let old = fs::metadata(path)?;
     let text = Secret::new(BASE64_STANDARD.encode(key.as_ref()));
     let (directory, draft) = draft(path)?;

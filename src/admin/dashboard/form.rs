@@ -1,10 +1,12 @@
 //! Fields of a form or of a query. A field that comes twice is refused, never "the first one"; an empty one is absent.
 
 use super::super::desk::{Query, State};
-use super::super::problem::Problem;
+use super::super::problem::{Kind, Problem};
 
 /// Accounts on a page.
 const ROWS: usize = 50;
+/// Fields of a form.
+const MOST: usize = 32;
 
 #[derive(Debug)]
 pub struct Fields(Vec<(String, String)>);
@@ -13,6 +15,10 @@ impl Fields {
     pub fn parse(text: &[u8]) -> Result<Self, Problem> {
         let mut fields = Vec::<(String, String)>::new();
         for (name, value) in form_urlencoded::parse(text) {
+            // Each is compared with all.
+            if fields.len() == MOST {
+                return Err(Kind::BadRequest.because("there are more fields than any form of ours has"));
+            }
             if fields.iter().any(|(known, _)| *known == name) {
                 return Err(Problem::parameter(&name, "is given twice"));
             }
@@ -52,5 +58,7 @@ mod tests {
         assert_eq!((some.state, some.search.as_deref()), (Some(State::Reauth), Some("a&b")));
         assert_eq!(query("state=dead").unwrap_err().parameter.as_deref(), Some("state"));
         assert_eq!(query("search=a&search=b").unwrap_err().parameter.as_deref(), Some("search"));
+        let many = |count: usize| (0..count).map(|number| format!("f{number}=")).collect::<Vec<_>>().join("&");
+        assert!(query(&many(MOST)).is_ok() && query(&many(MOST + 1)).is_err());
     }
 }

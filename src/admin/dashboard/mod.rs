@@ -20,7 +20,7 @@ use self::place::{Act, GET, is_page};
 use self::session::{Sessions, Visitor};
 use self::words::{When, advice};
 use super::desk::{Actor, Peer, State};
-use super::door::Door;
+use super::door::{Door, Guesses};
 use super::problem::{Kind, Problem};
 use super::request;
 use super::{Setup, ready};
@@ -40,6 +40,7 @@ mod words;
 #[derive(Clone)]
 pub struct Memory {
     pub history: History,
+    pub(super) guesses: Guesses,
     sessions: Sessions,
 }
 
@@ -56,7 +57,7 @@ type Answer = Response<Full<Bytes>>;
 
 impl Memory {
     pub fn new(clock: Clock) -> Self {
-        Self { history: History::default(), sessions: Sessions::new(clock) }
+        Self { history: History::default(), guesses: Guesses::default(), sessions: Sessions::new(clock) }
     }
 }
 

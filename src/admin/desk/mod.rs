@@ -20,6 +20,7 @@ use crate::audit::{Entry, Event, Who};
 use crate::clock::Timestamp;
 use crate::config::{Config, Masked};
 use crate::store::{Grant, Store, StoreError, Wanted};
+use crate::tasks::Tasks;
 use crate::vault::{Import, Imported, Vault};
 
 mod account;
@@ -39,6 +40,7 @@ pub struct Desk(Arc<Inner>);
 struct Inner {
     store: Store,
     vault: Vault,
+    tasks: Tasks,
     clients: Vec<Client>,
     configuration: Masked,
     links: LinkMaker,
@@ -118,6 +120,7 @@ impl Desk {
     pub fn new<F>(
         store: Store,
         vault: Vault,
+        tasks: Tasks,
         config: &Config,
         links: impl Fn(Grant, String) -> F + Send + Sync + 'static,
     ) -> Self
@@ -127,6 +130,7 @@ impl Desk {
         Self(Arc::new(Inner {
             store,
             vault,
+            tasks,
             clients: config.clients.iter().map(Client::from).collect(),
             configuration: config.masked.clone(),
             links: Box::new(move |grant, by| Box::pin(links(grant, by))),
@@ -172,6 +176,11 @@ impl Desk {
 
     /// Presents the refresh token now; may revive an account that waits for interaction.
     pub async fn refresh(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
+        let (desk, id, by) = (self.clone(), id.to_owned(), by.clone());
+        self.finished(async move { desk.refresh_now(&id, &by).await }).await
+    }
+
+    async fn refresh_now(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
         let refresh = self.0.vault.refresh(&grant.alias);
         let refreshed = self.0.store.audited(by.act(Event::Refresh, &grant), |entry, _| entry, refresh).await?;
@@ -180,6 +189,11 @@ impl Desk {
 
     /// Ends the grant and erases its tokens; the account stays.
     pub async fn revoke(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
+        let (desk, id, by) = (self.clone(), id.to_owned(), by.clone());
+        self.finished(async move { desk.revoke_now(&id, &by).await }).await
+    }
+
+    async fn revoke_now(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
         let revoke = self.0.vault.revoke(&grant.key);
         if !self.0.store.audited(by.act(Event::Revoke, &grant), |entry, _| entry, revoke).await? {
@@ -190,6 +204,11 @@ impl Desk {
 
     /// Removes the account and its grant. Returns what it was.
     pub async fn remove(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
+        let (desk, id, by) = (self.clone(), id.to_owned(), by.clone());
+        self.finished(async move { desk.remove_now(&id, &by).await }).await
+    }
+
+    async fn remove_now(&self, id: &str, by: &Actor) -> Result<Account, Problem> {
         let grant = self.grant(id).await?;
         let remove = self.0.vault.remove(&grant.key, &grant.alias);
         if !self.0.store.audited(by.act(Event::Remove, &grant), |entry, _| entry, remove).await? {
@@ -200,6 +219,11 @@ impl Desk {
 
     /// A link by which only the account's own user signs in again.
     pub async fn signin_link(&self, id: &str, by: &Actor) -> Result<SigninLink, Problem> {
+        let (desk, id, by) = (self.clone(), id.to_owned(), by.clone());
+        self.finished(async move { desk.signin_link_now(&id, &by).await }).await
+    }
+
+    async fn signin_link_now(&self, id: &str, by: &Actor) -> Result<SigninLink, Problem> {
         let grant = self.grant(id).await?;
         let entry = by.act(Event::LinkMade, &grant);
         let made = (self.0.links)(grant, "the operator".to_owned());
@@ -209,6 +233,11 @@ impl Desk {
 
     /// Takes a grant from elsewhere. `verify`: the refresh token is redeemed once first.
     pub async fn import(&self, row: Import, verify: bool, by: &Actor) -> Result<Taken, Problem> {
+        let (desk, by) = (self.clone(), by.clone());
+        self.finished(async move { desk.import_now(row, verify, &by).await }).await
+    }
+
+    async fn import_now(&self, row: Import, verify: bool, by: &Actor) -> Result<Taken, Problem> {
         Ok(match self.0.vault.import(row, verify, by.entry(Event::Import)).await? {
             Imported::New(grant) => Taken::New((&grant).into()),
             Imported::Already(grant) => Taken::Already((&grant).into()),
@@ -234,6 +263,15 @@ impl Desk {
     /// The same as a file, with where each value came from.
     pub fn configuration_text(&self) -> &str {
         &self.0.configuration.toml
+    }
+
+    /// Whoever asked may hang up: what has begun is done to its end, and recorded.
+    async fn finished<T: Send + 'static>(
+        &self,
+        act: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let done = self.0.tasks.spawn(act).await;
+        done.unwrap_or_else(|_| Err(Kind::InternalError.because("a bug of ours; see the log")))
     }
 
     async fn grant(&self, id: &str) -> Result<Grant, Problem> {

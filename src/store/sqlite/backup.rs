@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -74,6 +75,9 @@ pub fn restore(
     let restored = (|| {
         let draft = Draft::beside(&target).map_err(|error| unusable(&target, &error.to_string()))?;
         fs::copy(backup, &draft.0).map_err(|error| unusable(backup, &error.to_string()))?;
+        // Not the backup's own, whoever could read that.
+        let private = fs::set_permissions(&draft.0, fs::Permissions::from_mode(0o600));
+        private.map_err(|error| unusable(&target, &error.to_string()))?;
         let holders = config.path.join("holders");
         let held = Holders::register(holders.clone()).map_err(|error| unusable(&holders, &error.to_string()))?;
         if let Some(process) = held.others().map_err(|error| unusable(&holders, &error.to_string()))?.first() {

@@ -256,6 +256,18 @@ async fn what_needs_a_restart_is_named_until_then_and_the_rest_is_put_in_force()
 }
 
 #[tokio::test]
+async fn an_admin_address_that_stays_keeps_its_token() {
+    let house = House::start("[admin]\ntoken = \"the-token\"\n").await;
+    let ask = async || house.rig.send_to_admin(get("/v1/accounts")).await.status().as_u16();
+    assert_eq!(ask().await, 401);
+    // Without a token another address would be all right; this one is still there.
+    house.write("[admin]\nlisten = \"127.0.0.1:2\"\n");
+    let reloaded = house.rig.app.reload("test").await.expect("no mistake");
+    assert_eq!(reloaded.needs_restart, ["admin.listen", "admin.token"]);
+    assert_eq!(ask().await, 401);
+}
+
+#[tokio::test]
 async fn an_answer_that_streams_goes_on_to_its_end() {
     let house = House::start("").await;
     let gate = Gate::shut();
