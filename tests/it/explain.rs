@@ -22,7 +22,7 @@ struct Beside {
 /// What is asked: account, method, path.
 type Case<'a> = (Option<&'a str>, &'a str, &'a str);
 
-const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'audit'";
+const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('audit', 'sqlite_sequence')";
 
 impl Beside {
     async fn start(config: &str) -> Self {
@@ -98,7 +98,8 @@ impl Beside {
         explained
     }
 
-    /// Every row of the store, but for the records of denials and failed refreshes: they come a moment after what they are about.
+    /// Every row of the store, but for the records of denials and failed refreshes and their counter: they come a moment after what they
+    /// are about.
     fn store(&self) -> Vec<Vec<Column>> {
         let database = Connection::open(self.rig.store.path().join("data/store.db")).expect("a database");
         let mut names = database.prepare(TABLES).expect("a schema");
