@@ -1,11 +1,12 @@
 //! A small HTTP/1.1 server on hyper that can also misbehave: close without a word, or send bytes that hyper would refuse
 //! to. What is answered is its owner's business.
 //!
-//! It can go down and come up again on the same port, so that "refused" and "reset" can be tested for real.
+//! It can go down and come up again on the same port, so that "refused" and "reset" can be tested for real. The port stays its own
+//! meanwhile: nobody else can be given it.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -25,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 use super::content::Content;
 use super::locked;
 use crate::tasks::Tasks;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// How a request ends.
 pub(super) enum Reply {
@@ -50,6 +54,8 @@ pub(super) struct Server {
     address: SocketAddr,
     service: Service,
     tasks: Tasks,
+    /// Has the port, whether it listens or not.
+    socket: Arc<Socket>,
     running: Arc<Mutex<Option<Running>>>,
 }
 
@@ -62,18 +68,26 @@ struct Running {
 
 /// A bound port that nobody serves yet: its address is known before its service is made.
 pub(super) fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    let found = std::net::TcpListener::from(bound(listen)?);
+    // The system lets go of a port that it chose itself as soon as nobody listens there.
+    let socket = bound(found.local_addr()?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&listen.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 impl Server {
     pub fn run(listener: std::net::TcpListener, service: Service, tasks: Tasks) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let server = Self { address, service, tasks, running: Arc::default() };
+        let socket = Arc::new(listener.try_clone()?.into());
+        let server = Self { address, service, tasks, socket, running: Arc::default() };
         server.serve(listener);
         Ok(server)
     }
@@ -82,19 +96,23 @@ impl Server {
         self.address
     }
 
-    /// Closes the listener and every connection; returns when the port is free.
+    /// Listens no more and closes every connection; returns when new ones are refused.
     pub async fn down(&self) {
         let running = locked(&self.running).take();
         if let Some(running) = running {
             running.stop.cancel();
             running.gone.cancelled().await;
+            if let Err(error) = self.socket.shutdown(Shutdown::Read) {
+                tracing::error!(%error, "the sandbox can't stop listening");
+            }
         }
     }
 
     /// Listens again on the same port.
     pub fn up(&self) -> io::Result<()> {
         if locked(&self.running).is_none() {
-            self.serve(bind(self.address)?);
+            self.socket.listen(BACKLOG)?;
+            self.serve(self.socket.try_clone()?.into());
         }
         Ok(())
     }
