@@ -54,7 +54,7 @@ tenant() {
   BEARERD_PROVIDERS__ENTRA__CLIENT_ID=$(of_tenant client_id)
   BEARERD_UPSTREAMS__GRAPH__URL=$(of_tenant url)
   export "${!BEARERD_@}"
-  (umask 077; sed -n 's/.*{ secret = "\(.*\)" }.*/\1/p' sandbox.txt >secret)
+  (umask 077; sed -n 's/.*{ secret = "\(.*\)" }.*/\1/p' sandbox.txt >client-secret)
 }
 of_tenant() { sed -n "s/^ *$1 = \"\(.*\)\"$/\1/p" sandbox.txt; }
 # The line of `accounts import` for a user of the tenant, and a value in it.

@@ -5,7 +5,7 @@
 // (`bk_...`, a refresh token `...`). What the reader's hands do is in ../reader.sh. What can be judged without running is in tests/it/docs.rs.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -40,7 +40,7 @@ const STORIES = {
     Files: { before: 'export HOME=$PWD' },
     Keys: { before: SERVER, after: 'bearerd keys status' },
     'What would this request meet?': { before: SIGNED_IN, shows: [/"sent":\s*true/] },
-    'Admin API': { before: SIGNED_IN, shows: [/"signin-link"|"expires_at"/, /"openapi"|"clients"/] },
+    'Admin API': { before: SIGNED_IN, shows: [/"state":\s*"active"/, /"url":\s*"http/, /"name":\s*"payroll"/, /"alias":\s*"carol"/] },
     Reload: { before: `${SIGNED_IN}\nTOKEN=unused`, shows: [/"outcome":\s*"unchanged"/] },
   },
   'docs/sandbox.md': { Faults: {} },
@@ -64,6 +64,14 @@ for (const file of documents) {
     if (!sections.has(section)) test(`${file}: ${section}`, () => assert.fail('there is no such section'));
   }
 }
+test("docs/operations.md: promtool reads Prometheus's configuration", (t) => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'bearerd-docs-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const { body } = blocksOf('docs/operations.md').find(({ language }) => language === 'yaml');
+  writeFileSync(path.join(directory, 'prometheus.yml'), body);
+  const promtool = path.join(E2E, '.promtool/usr/bin/promtool');
+  execFileSync(promtool, ['check', 'config', '--syntax-only', 'prometheus.yml'], { cwd: directory, timeout: 60_000 });
+});
 test('commands of the documents', (t) => t.diagnostic(`${counts.run} blocks were run, ${counts.left} say why they can't be`));
 
 // The fenced blocks of a document: their section, language, text, and why they are not run.
