@@ -292,6 +292,11 @@ pub(crate) enum Format {
     Json,
 }
 
+/// All that can be said, for whoever judges what others write about it.
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}
+
 /// Reads the process's arguments, does what they say.
 pub fn run() -> ExitCode {
     let CommandLine { source, verb } = CommandLine::parse();

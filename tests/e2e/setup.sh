@@ -17,6 +17,7 @@ need chromium chromium fonts-dejavu-core
 need node nodejs npm
 need npm npm
 need faketime faketime
+need argon2 argon2
 # Clients of other people, old and new. Java compiles its program as it starts it, and runs WireMock.
 need javac default-jdk-headless
 need php php-cli

@@ -9,6 +9,7 @@ mod challenges;
 mod cli;
 mod config;
 mod credentials;
+mod docs;
 mod errors;
 mod explain;
 mod fault_matrix;
