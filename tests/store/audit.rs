@@ -12,7 +12,7 @@ fn all() -> AuditQuery {
 }
 
 async fn records(store: &Store) -> Vec<Record> {
-    store.audit_page(all()).await.unwrap()
+    store.audit_page(all()).await.unwrap().records
 }
 
 fn revoke(name: &str) -> Entry {
@@ -81,7 +81,7 @@ async fn pages_and_times_and_accounts() {
         rig.clock.advance(Duration::from_mins(1));
     }
     let sequences = async |query: AuditQuery| -> Vec<u64> {
-        store.audit_page(query).await.unwrap().iter().map(|record| record.sequence).collect()
+        store.audit_page(query).await.unwrap().records.iter().map(|record| record.sequence).collect()
     };
     assert_eq!(sequences(AuditQuery { limit: 3, ..all() }).await, [1, 2, 3]);
     assert_eq!(sequences(AuditQuery { limit: 3, after: Some(3), ..all() }).await, [4]);
