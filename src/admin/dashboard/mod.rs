@@ -69,7 +69,7 @@ impl Visit<'_> {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
-        let visitor = self.memory.sessions.visitor(&self.head.headers, self.door.asks(self.peer));
+        let visitor = self.memory.sessions.visitor(self.head, self.door.asks(self.peer));
         match self.respond(place, &visitor, body).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -260,7 +260,7 @@ impl Visit<'_> {
         }
         let mut answer = page::see_other(to)?;
         if let Some(token) = self.door.asks(self.peer) {
-            let cookie = self.memory.sessions.open(token, session::is_secure(&self.head.headers));
+            let cookie = self.memory.sessions.open(token, self.head);
             answer.headers_mut().insert(SET_COOKIE, cookie);
         }
         Ok(answer)
@@ -268,7 +268,7 @@ impl Visit<'_> {
 
     fn sign_out(&self, visitor: &Visitor) -> Result<Answer, Problem> {
         let mut answer = page::see_other("/sign-in")?;
-        for cookie in self.memory.sessions.close(visitor) {
+        for cookie in self.memory.sessions.close(visitor, self.head) {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
         Ok(answer)
