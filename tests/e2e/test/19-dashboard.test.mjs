@@ -84,21 +84,21 @@ test('dashboard: find an account, see why it is not fresh, send a link, revoke',
   assert.notEqual((await w.ask('alice')).status, 200);
 
   // Its history says the same. What the provider said is recorded beside the refresh, maybe after its answer.
-  const refreshes = page.locator('section[aria-labelledby=refreshes] tbody tr');
+  const refreshes = page.locator('section[aria-labelledby=refreshes] .records > li');
   while (!(await refreshes.count())) await page.goto(page.url().replace(/\/refresh$/, ''));
   assert.match(await refreshes.first().innerText(), /invalid_grant[\s\S]*Failed/);
-  const events = page.locator('section[aria-labelledby=events] tbody tr');
+  const events = page.locator('section[aria-labelledby=events] .records > li');
   assert.match(await events.first().innerText(), /Refresh/);
   await events.first().locator('summary').click();
   assert.match(await events.first().innerText(), /Outcome[\s\S]*failed/);
   await examine(page, shots, '4-why', counts);
   await page.click('a:has-text("All records of alice")');
-  assert.match(await page.innerText('tbody'), /Refresh failed[\s\S]*Sign-in/);
+  assert.match(await page.innerText('.records'), /Refresh failed[\s\S]*Sign-in/);
   await page.selectOption('#event', 'refresh_failed');
   await page.selectOption('#outcome', 'failed');
   await page.click('button:has-text("Show")');
-  assert.equal(await page.locator('tbody tr').count(), 1);
-  await page.click('tbody a:has-text("alice")');
+  assert.equal(await page.locator('.records > li').count(), 1);
+  await page.click('.records a:has-text("alice")');
   assert.match(await page.innerText('h1'), /alice/);
 
   await page.click('button:has-text("Make a sign-in link")');
@@ -128,7 +128,7 @@ test('dashboard: find an account, see why it is not fresh, send a link, revoke',
   await examine(page, shots, '7-revoked', counts);
 
   await page.click('nav >> text=Audit');
-  assert.match(await page.innerText('tbody'), /Revocation[\s\S]*alice[\s\S]*Done/);
+  assert.match(await page.innerText('.records'), /Revocation[\s\S]*alice[\s\S]*Done/);
   await examine(page, shots, '8-audit', counts);
   for (const [name, target] of [['8-clients', '/clients'], ['9-configuration', '/configuration'], ['10-missing', '/accounts/0a']]) {
     await page.goto(w.adminUrl + target);
