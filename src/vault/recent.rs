@@ -10,7 +10,7 @@ use super::Vault;
 use crate::account::AccountKey;
 use crate::clock::Timestamp;
 
-/// Some two megabytes: of ten thousand accounts that are refreshed each hour, the last six hours.
+/// 2.6 megabytes: of ten thousand accounts that are refreshed each hour, the last six hours.
 const MOST: usize = 65_536;
 
 /// A refresh that brought a token.
