@@ -21,14 +21,19 @@ pub struct AccountKey {
 impl AccountKey {
     /// The name of this account in URLs and logs: 32 hex digits, made from the key alone.
     pub fn id(&self) -> String {
+        self.digest().iter().fold(String::with_capacity(32), |hex, byte| hex + &format!("{byte:02x}"))
+    }
+
+    /// The same as bytes.
+    pub fn digest(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
         for part in [&self.provider, &self.tenant, &self.subject] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
         let digest: [u8; 32] = digest.finalize().into();
-        let (half, _) = digest.split_at(16);
-        half.iter().fold(String::with_capacity(32), |hex, byte| hex + &format!("{byte:02x}"))
+        let (half, _) = digest.split_first_chunk().expect("32 bytes have 16");
+        *half
     }
 }
 

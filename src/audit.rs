@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::AccountKey;
@@ -20,26 +21,49 @@ const MOST: usize = 1024;
 /// Denials of one kind within this time are one record.
 const WINDOW: Duration = Duration::from_mins(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
-    SignIn,
-    LinkMade,
-    LinkUsed,
-    Import,
-    Refresh,
-    RefreshFailed,
-    Revoke,
-    Remove,
-    KeysRotated,
-    MasterKeyRotated,
-    PolicyDenied,
-    AccountDenied,
-    ConfigReload,
-    Backup,
-    Restore,
-    /// Denials that nobody can be told more about: there were too many kinds of them.
-    DenialsDropped,
+/// An enumeration and the stable names of its members, said once.
+macro_rules! named {
+    ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $member:ident = $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$note])* $member,)+ }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$member),+];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$member => $text,)+ }
+            }
+
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.name() == name)
+            }
+        }
+    };
 }
+
+named!(
+    /// What happened.
+    Event {
+        SignIn = "sign_in",
+        LinkMade = "link_made",
+        LinkUsed = "link_used",
+        Import = "import",
+        Refresh = "refresh",
+        RefreshFailed = "refresh_failed",
+        Revoke = "revoke",
+        Remove = "remove",
+        KeysRotated = "keys_rotated",
+        MasterKeyRotated = "master_key_rotated",
+        PolicyDenied = "policy_denied",
+        AccountDenied = "account_denied",
+        ConfigReload = "config_reload",
+        Backup = "backup",
+        Restore = "restore",
+        /// Denials that nobody can be told more about: there were too many kinds of them.
+        DenialsDropped = "denials_dropped",
+    }
+);
 
 /// Who acts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +78,16 @@ pub enum Who {
     Bearerd,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// It is about to be done.
-    Intended,
-    Done,
-    Failed,
-    Denied,
-}
+named!(
+    /// What came of it.
+    Outcome {
+        /// It is about to be done.
+        Intended = "intended",
+        Done = "done",
+        Failed = "failed",
+        Denied = "denied",
+    }
+);
 
 /// What is to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +106,10 @@ pub struct Entry {
 }
 
 /// What was recorded, under the names that exports and logs have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     #[serde(serialize_with = "rfc_3339", deserialize_with = "from_rfc_3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: Timestamp,
     pub sequence: u64,
     pub event: String,
@@ -93,6 +120,7 @@ pub struct Record {
     pub why: Option<String>,
     pub request_id: Option<String>,
     pub peer: Option<String>,
+    /// How many of them this one stands for.
     pub count: u64,
     /// The record that was written before the effect.
     pub intent: Option<u64>,
@@ -108,29 +136,6 @@ fn from_rfc_3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp
     Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 
-impl Event {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SignIn => "sign_in",
-            Self::LinkMade => "link_made",
-            Self::LinkUsed => "link_used",
-            Self::Import => "import",
-            Self::Refresh => "refresh",
-            Self::RefreshFailed => "refresh_failed",
-            Self::Revoke => "revoke",
-            Self::Remove => "remove",
-            Self::KeysRotated => "keys_rotated",
-            Self::MasterKeyRotated => "master_key_rotated",
-            Self::PolicyDenied => "policy_denied",
-            Self::AccountDenied => "account_denied",
-            Self::ConfigReload => "config_reload",
-            Self::Backup => "backup",
-            Self::Restore => "restore",
-            Self::DenialsDropped => "denials_dropped",
-        }
-    }
-}
-
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,17 +144,6 @@ impl fmt::Display for Who {
             Self::Admin => f.write_str("operator:admin"),
             Self::User => f.write_str("user"),
             Self::Bearerd => f.write_str("bearerd"),
-        }
-    }
-}
-
-impl Outcome {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Intended => "intended",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Denied => "denied",
         }
     }
 }

@@ -19,14 +19,14 @@ use serde::Serialize;
 pub use self::dashboard::{History, Memory};
 use self::dashboard::{Place, Visit};
 pub use self::desk::{Actor, Desk, Peer};
-use self::desk::{Clients, Query, Taken, import};
+use self::desk::{AuditWanted, Clients, Query, Taken, import};
 use self::door::Door;
 pub use self::explain::Explain;
 pub use self::problem::{Document, Kind, Problem};
 pub use self::ready::{Check, Readiness};
 pub use self::reload::{NotReloaded, Reload, Reloaded};
 use self::request::Parameters;
-use self::routes::{Found, Operation};
+use self::routes::{Found, Operation, Route};
 use crate::clock::Clock;
 use crate::config;
 use crate::hosts::{HostRefusal, Hosts, is_address, is_navigation};
@@ -97,10 +97,10 @@ impl Inner {
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
         let found = routes::find(&head.method, head.uri.path());
-        let operation = if let Found::Route { operation, .. } = found { Some(operation) } else { None };
+        let operation = if let Found::Route { route, .. } = found { Some(route.operation) } else { None };
         self.admit(head, peer, operation)?;
         match found {
-            Found::Route { operation, id } => self.perform(operation, id, head, body, peer).await,
+            Found::Route { route, id } => self.perform(route, id, head, body, peer).await,
             Found::OtherMethods(allowed) => {
                 let problem = Kind::MethodNotAllowed.because(format!("the methods here: {allowed}"));
                 let mut answer = problem.response();
@@ -153,21 +153,14 @@ impl Inner {
         Ok(())
     }
 
-    async fn perform<B>(
-        &self,
-        operation: Operation,
-        id: &str,
-        head: &Parts,
-        body: B,
-        peer: Peer,
-    ) -> Result<Answer, Problem>
+    async fn perform<B>(&self, route: &Route, id: &str, head: &Parts, body: B, peer: Peer) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
         let Setup { desk, readiness, metrics, explain, reload, .. } = &self.setup;
         let by = Actor::Api(peer);
-        let parameters = Parameters::read(head, operation.parameters())?;
-        Ok(match operation {
+        let parameters = Parameters::read(head, route.parameters)?;
+        Ok(match route.operation {
             Operation::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             Operation::Ready => {
                 let report = readiness.report().await;
@@ -197,6 +190,7 @@ impl Inner {
             Operation::RevokeAccount => ok(&desk.revoke(id, &by).await?),
             Operation::MakeSigninLink => document(StatusCode::CREATED, &desk.signin_link(id, &by).await?),
             Operation::ListClients => ok(&Clients { clients: desk.clients().to_vec() }),
+            Operation::ListAudit => ok(&desk.audit(&AuditWanted::read(&parameters)?).await?),
             Operation::ShowConfig => ok(desk.configuration()),
             Operation::Explain => {
                 let question = request::json(head, body).await?;

@@ -5,12 +5,15 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::desk::import::Row;
-use super::desk::{About, Account, Clients, LARGEST_LIMIT, LONGEST_SEARCH, Page, SigninLink, State, USUAL_LIMIT};
+use super::desk::{
+    About, Account, AuditRecords, Clients, LARGEST_LIMIT, LONGEST_SEARCH, Page, SigninLink, State, USUAL_LIMIT,
+};
 use super::problem::{CONTENT_TYPE, Document};
 use super::ready::Report;
 use super::reload::Reloaded;
-use super::routes::{Operation, Route};
+use super::routes::{Operation, ROUTES, Route};
 use super::{Explain, JSON};
+use crate::audit::{Event, Outcome};
 use crate::metrics;
 
 /// The document. `explain` says what its questions and answers look like; `guarded`: a token is configured.
@@ -21,11 +24,10 @@ pub fn document(explain: &dyn Explain, guarded: bool) -> Value {
     let mut types = settings.into_generator();
     let question = explain.schemas(&mut types).map(Value::from);
     let mut paths = Map::new();
-    for operation in Operation::ALL {
-        let Route { method, path, .. } = operation.route();
-        let described = describe(operation, &question, &mut types);
-        let item = paths.entry(path).or_insert_with(|| json!({}));
-        item[method.as_str().to_ascii_lowercase()] = described;
+    for route in ROUTES {
+        let described = describe(route, &question, &mut types);
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[route.method.as_str().to_ascii_lowercase()] = described;
     }
     let problem = types.subschema_for::<Document>();
     json!({
@@ -54,9 +56,9 @@ pub fn document(explain: &dyn Explain, guarded: bool) -> Value {
     })
 }
 
-fn describe(operation: Operation, question: &[Value; 2], types: &mut SchemaGenerator) -> Value {
-    let Route { path, name, summary, problems, .. } = operation.route();
-    let mut parameters: Vec<Value> = operation.parameters().iter().map(|name| parameter(name)).collect();
+fn describe(route: &Route, question: &[Value; 2], types: &mut SchemaGenerator) -> Value {
+    let Route { operation, path, name, summary, problems, .. } = *route;
+    let mut parameters: Vec<Value> = route.parameters.iter().map(|name| parameter(operation, name)).collect();
     if path.contains("{id}") {
         let schema = json!({ "type": "string", "pattern": "^[0-9a-f]{32}$" });
         parameters.push(
@@ -99,9 +101,21 @@ fn describe(operation: Operation, question: &[Value; 2], types: &mut SchemaGener
     described
 }
 
-fn parameter(name: &str) -> Value {
+fn parameter(operation: Operation, name: &str) -> Value {
     let text = json!({ "type": "string" });
+    let names = |all: &mut dyn Iterator<Item = &'static str>| json!({ "enum": all.collect::<Vec<_>>() });
+    let time = || json!({ "type": "string", "format": "date-time" });
     let (schema, why) = match name {
+        "account" => {
+            (text, "Only records of the account with this alias or id; of one that is removed, the id finds them")
+        }
+        "event" => (names(&mut Event::ALL.iter().map(|event| event.name())), "Only records of this"),
+        "outcome" => (names(&mut Outcome::ALL.iter().map(|outcome| outcome.name())), "Only records of what ended so"),
+        "since" => (time(), "Only records of this time or later"),
+        "until" => (time(), "Only records before this time"),
+        "cursor" if operation == Operation::ListAudit => {
+            (json!({ "type": "string", "pattern": "^[0-9]{1,18}$" }), "`next` of the page before")
+        }
         "state" => (json!({ "enum": State::ALL.map(State::name) }), "Only accounts in this state"),
         "provider" => (text, "Only accounts of this provider"),
         "search" => (
@@ -112,7 +126,7 @@ fn parameter(name: &str) -> Value {
         "cursor" => (json!({ "type": "string", "pattern": "^([0-7][0-9a-f])*$" }), "`next` of the page before"),
         "limit" => (
             json!({ "type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": USUAL_LIMIT }),
-            "How many accounts a page has at most",
+            "How many a page has at most",
         ),
         "verify" => (
             json!({ "type": "boolean", "default": true }),
@@ -162,6 +176,7 @@ fn answered(
         Operation::RevokeAccount => vec![one("200", "The account, revoked", of::<Account>)],
         Operation::MakeSigninLink => vec![one("201", "The link", of::<SigninLink>)],
         Operation::ListClients => vec![one("200", "All of them", of::<Clients>)],
+        Operation::ListAudit => vec![one("200", "A page", of::<AuditRecords>)],
         Operation::ShowConfig => {
             let said = "As the file has it; `bearerd config schema` describes each key";
             vec![("200", "The configuration", Some((JSON, json!({ "type": "object", "description": said }))))]

@@ -11,8 +11,10 @@ use http::request::Parts;
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::desk::{Query, State};
+use super::desk::{AuditWanted, Query, State, named};
 use super::problem::{Kind, Problem};
+use crate::audit::{Event, Outcome};
+use crate::clock::Timestamp;
 
 /// A target or a token of the longest kind, with room to spare.
 pub const BODY_BYTES: usize = 64 * 1024;
@@ -49,6 +51,11 @@ impl<'q> Parameters<'q> {
         self.get(name).map(str::to_owned)
     }
 
+    fn limit(&self) -> Result<Option<usize>, Problem> {
+        let number = |text: &str| text.parse().map_err(|_| Problem::parameter("limit", "has to be a number"));
+        self.get("limit").map(number).transpose()
+    }
+
     pub fn flag(&self, name: &str) -> Result<Option<bool>, Problem> {
         let flag = |text: &str| text.parse().map_err(|_| Problem::parameter(name, "has to be true or false"));
         self.get(name).map(flag).transpose()
@@ -61,14 +68,35 @@ impl Query {
             let words = State::ALL.map(State::name).join(", ");
             State::named(name).ok_or_else(|| Problem::parameter("state", format!("has to be one of {words}")))
         };
-        let limit = |text: &str| text.parse().map_err(|_| Problem::parameter("limit", "has to be a number"));
         Ok(Self {
             state: parameters.get("state").map(state).transpose()?,
             provider: parameters.text("provider"),
             search: parameters.text("search"),
             alias: parameters.text("alias"),
             cursor: parameters.text("cursor"),
-            limit: parameters.get("limit").map(limit).transpose()?,
+            limit: parameters.limit()?,
+        })
+    }
+}
+
+impl AuditWanted {
+    pub fn read(parameters: &Parameters<'_>) -> Result<Self, Problem> {
+        let time = |name: &'static str| {
+            let read = |text: &str| {
+                let time: Result<jiff::Timestamp, _> = text.parse();
+                time.map(|time| Timestamp::from_millis(time.as_millisecond()))
+                    .map_err(|_| Problem::parameter(name, "has to be a time such as 2026-11-23T00:00:00Z"))
+            };
+            parameters.get(name).map(read).transpose()
+        };
+        Ok(Self {
+            account: parameters.text("account"),
+            event: parameters.get("event").map(|name| named("event", name, Event::named)).transpose()?,
+            outcome: parameters.get("outcome").map(|name| named("outcome", name, Outcome::named)).transpose()?,
+            since: time("since")?,
+            until: time("until")?,
+            cursor: parameters.text("cursor"),
+            limit: parameters.limit()?,
         })
     }
 }
@@ -118,7 +146,7 @@ mod tests {
 
     fn query(query: &str) -> Result<Query, Option<String>> {
         let head = Request::get(format!("/v1/accounts?{query}")).body(()).unwrap().into_parts().0;
-        let read = Parameters::read(&head, super::super::routes::Operation::ListAccounts.parameters());
+        let read = Parameters::read(&head, &["state", "provider", "search", "alias", "cursor", "limit"]);
         read.and_then(|parameters| Query::read(&parameters)).map_err(|problem| problem.parameter)
     }
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Sqlite, Store, StoreError};
-use crate::audit::{Denials, Entry, Outcome, Record};
+use crate::audit::{Denials, Entry, Event, Outcome, Record};
 use crate::clock::{Clock, Timestamp};
 
 const DENIALS_EVERY: Duration = Duration::from_secs(1);
@@ -18,11 +18,21 @@ pub struct AuditQuery {
     pub until: Option<Timestamp>,
     /// Of the account with this id.
     pub account_id: Option<String>,
+    pub event: Option<Event>,
+    pub outcome: Option<Outcome>,
     /// The page goes on after the record with this sequence number.
     pub after: Option<u64>,
     /// The newest first.
     pub newest_first: bool,
     pub limit: usize,
+}
+
+/// A page of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    pub records: Vec<Record>,
+    /// `after` of the next page; `None`: this is the last. A page may be short, even empty, and have a next one.
+    pub next: Option<u64>,
 }
 
 /// What is wrong with the kept records.
@@ -92,7 +102,7 @@ impl Store {
     }
 
     /// A page of records.
-    pub async fn audit_page(&self, query: AuditQuery) -> Result<Vec<Record>, StoreError> {
+    pub async fn audit_page(&self, query: AuditQuery) -> Result<AuditPage, StoreError> {
         self.run("audit_page", move |backend| backend.audit_page(&query)).await
     }
 

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 
-pub use self::audit::{AuditFlaw, AuditQuery};
+pub use self::audit::{AuditFlaw, AuditPage, AuditQuery};
 pub use self::backup::{Gone, Restored};
 pub use self::grant::{
     AccessToken, Change, Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Parked, Reason,

@@ -209,7 +209,7 @@ impl Flight {
         match outcome {
             Ok(reply) => {
                 self.vault.metrics.refreshed(&grant.key.provider, "ok", took);
-                self.commit(grant, timing, &presentation, reply).await
+                self.commit(grant, timing, &presentation, reply, took).await
             }
             Err(error) => {
                 self.vault.metrics.refreshed(&grant.key.provider, outcome_name(error.class), took);
@@ -224,6 +224,7 @@ impl Flight {
         timing: Timing,
         presentation: &Presentation,
         reply: TokenReply,
+        took: Duration,
     ) -> Result<Round, Ended> {
         fault::point("fp07");
         let now = self.vault.clock.now();
@@ -246,6 +247,7 @@ impl Flight {
         match committed {
             Committed::Stored { version } | Committed::Already { version } => {
                 tracing::info!(account = %grant.alias, id = %grant.key.id(), version, "refreshed");
+                self.vault.memory.recent.note(&grant.key, now, took);
                 fault::point("fp10");
                 Ok(Round::Stored)
             }
@@ -286,8 +288,7 @@ impl Flight {
         if presentation.last_resort && error.class == Class::Dead {
             error.text = format!("a refresh was cut off, and afterwards the provider refused: {}", error.text);
         }
-        let asked = &presentation.asked;
-        let seed = self.vault.clock.now().millis().unsigned_abs();
+        let (asked, seed) = (&presentation.asked, self.vault.clock.now().millis().unsigned_abs());
         // Before the gate opens again there is no use in trying.
         let backoff = backoff(grant.fail_count, &error, seed).max(entry.gate.shut_for());
         let kind = match (error.class, error.delivery) {
@@ -339,8 +340,7 @@ impl Flight {
 
     /// A failure that isn't stored leaves an intent behind, and at a strict provider an account in doubt: worth some patience.
     async fn fail_with_patience(&self, failure: Failure, rotation: Rotation) -> Result<Failed, StoreError> {
-        let mut pause = Duration::from_millis(100);
-        let mut waited = Duration::ZERO;
+        let (mut pause, mut waited) = (Duration::from_millis(100), Duration::ZERO);
         loop {
             match self.vault.store.fail(failure.clone(), rotation).await {
                 Err(StoreError::Unavailable(why)) if waited < FAIL_PATIENCE => {

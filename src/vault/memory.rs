@@ -1,5 +1,5 @@
 //! What the vault remembers from one configuration to the next: the slots of accounts, where each upstream's tokens stand in them, and how
-//! far the store was followed.
+//! far the store was followed, and the refreshes of late.
 //!
 //! A reload makes another vault on the same memory. So single flight holds across it: whoever asks by the old configuration and
 //! whoever asks by the new one find the same slot, and the flight that is under way in it. A place means one upstream with one provider and
@@ -12,6 +12,7 @@ use dashmap::DashMap;
 
 use super::UpstreamEntry;
 use super::keep_alive::Schedule;
+use super::recent::Recent;
 use super::slot::Slot;
 use crate::account::Alias;
 
@@ -24,6 +25,7 @@ pub(super) struct Memory {
     /// The newest change of the store that memory follows. `None`: not asked yet.
     pub(super) seen: tokio::sync::Mutex<Option<u64>>,
     pub(super) schedule: Schedule,
+    pub(super) recent: Recent,
 }
 
 /// The places of a slot, in their order. They only become more: by the scopes that the configuration had since the start.
@@ -45,6 +47,7 @@ impl Memory {
             places: Places::default(),
             seen: tokio::sync::Mutex::default(),
             schedule: Schedule::default(),
+            recent: Recent::default(),
         }
     }
 

@@ -4,7 +4,8 @@
 //! what a sign-in brought, `revoke` ends it (`grants`). Behind the door: `slot` is one subject in memory, `flight` fetches what is
 //! missing of an account, `minted` keeps the tokens that need no grant and `minting` fetches them, `gate` says how much the
 //! provider is asked, `foresee` says what a request would find, `watch` hears what other processes did, `ahead` and `keep_alive`
-//! refresh before there is a need. What outlives a reload is in `memory`; everything else belongs to one configuration.
+//! refresh before there is a need, `recent` remembers for people. What outlives a reload
+//! is in `memory`; everything else belongs to one configuration.
 //!
 //! Invariants: no map guard lives across an await; one refresh per account at a time, whoever asks; a token is in force only after
 //! its refresh token is durable; a rejection acts only on the version that was sent; a revoked grant is never served again.
@@ -22,6 +23,7 @@ mod lend;
 mod memory;
 mod minted;
 mod minting;
+mod recent;
 mod slot;
 mod timing;
 mod watch;
@@ -41,6 +43,7 @@ pub use self::import::{Import, ImportError, Imported};
 pub use self::lease::{Freshness, Lease};
 use self::memory::{Memory, Place};
 use self::minted::Minted;
+pub use self::recent::Refreshed;
 use self::slot::{Ended, Slot};
 use crate::account::Alias;
 use crate::audit::{Entry, Event, Outcome, Who};

@@ -22,12 +22,14 @@ mounted() {
     ln -sfn "..data/$name" "$at/$name"
   done
 }
-# The environment of the container and its configuration, out of the manifests.
+# The environment of the container and its configuration, out of the manifests; whether the rules are the ones that are tested.
 of_the_pod() {
   tests/image/.venv/bin/python - "$1" "$2" <<'PYTHON'
 import sys, yaml
-documents = {d["kind"]: d for d in yaml.safe_load_all(open(sys.argv[1])) if d and d["kind"] in ("StatefulSet", "ConfigMap")}
-if sys.argv[2] == "config":
+documents = {d["kind"]: d for d in yaml.safe_load_all(open(sys.argv[1])) if d}
+if sys.argv[2] == "rules":
+    sys.exit(documents["PrometheusRule"]["spec"] != yaml.safe_load(open("docker/grafana/alerts.yaml")))
+elif sys.argv[2] == "config":
     print(documents["ConfigMap"]["data"]["bearerd.toml"], end="")
 else:
     for entry in documents["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]["env"]:
@@ -49,7 +51,10 @@ check 'a manifest with a mistake would be found' refuses kubernetes-validate -k 
 check 'the least values render what every pod needs' same "$(kinds "$work/chart/least.yaml")" \
   'ConfigMap NetworkPolicy PodDisruptionBudget Service Service ServiceAccount StatefulSet '
 check 'all values render the rest' same "$(kinds "$work/chart/full.yaml")" \
-  'ConfigMap NetworkPolicy PodDisruptionBudget Service Service ServiceAccount ServiceMonitor StatefulSet '
+  'ConfigMap NetworkPolicy PodDisruptionBudget PrometheusRule Service Service ServiceAccount ServiceMonitor StatefulSet '
+check 'its rules are those of docker/grafana, to the letter' of_the_pod "$work/chart/full.yaml" rules
+check 'a changed configuration restarts the pod only where that is wanted' same \
+  "$(grep -l checksum/config "$work"/chart/{least,claim,full}.yaml)" "$work/chart/full.yaml"
 rendered least --skip-schema-validation --set store.kind=shared,replicas=2,autoscaling.enabled=true >"$work/chart/scaled.yaml"
 check 'with a store that pods share it would scale' contains "$(kinds "$work/chart/scaled.yaml")" HorizontalPodAutoscaler
 check 'and fit Kubernetes' kubernetes-validate -k 1.33 --strict "$work/chart/scaled.yaml"

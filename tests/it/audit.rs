@@ -8,7 +8,7 @@ use crate::harness::{KEY, Rig, Setup, alice, assert_refused, bare, basic, empty,
 
 async fn records(store: &Store, event: &str) -> Vec<Record> {
     let all = AuditQuery { limit: 1000, ..AuditQuery::default() };
-    let records = store.audit_page(all).await.unwrap();
+    let records = store.audit_page(all).await.unwrap().records;
     records.into_iter().filter(|record| record.event == event).collect()
 }
 

@@ -12,7 +12,7 @@ fn all() -> AuditQuery {
 }
 
 async fn records(store: &Store) -> Vec<Record> {
-    store.audit_page(all()).await.unwrap()
+    store.audit_page(all()).await.unwrap().records
 }
 
 fn revoke(name: &str) -> Entry {
@@ -81,7 +81,7 @@ async fn pages_and_times_and_accounts() {
         rig.clock.advance(Duration::from_mins(1));
     }
     let sequences = async |query: AuditQuery| -> Vec<u64> {
-        store.audit_page(query).await.unwrap().iter().map(|record| record.sequence).collect()
+        store.audit_page(query).await.unwrap().records.iter().map(|record| record.sequence).collect()
     };
     assert_eq!(sequences(AuditQuery { limit: 3, ..all() }).await, [1, 2, 3]);
     assert_eq!(sequences(AuditQuery { limit: 3, after: Some(3), ..all() }).await, [4]);
@@ -90,6 +90,34 @@ async fn pages_and_times_and_accounts() {
     assert_eq!(sequences(AuditQuery { account_id: Some(key("alice").id()), ..all() }).await, [1, 3]);
     let (since, until) = (start.plus(Duration::from_mins(1)), start.plus(Duration::from_mins(3)));
     assert_eq!(sequences(AuditQuery { since: Some(since), until: Some(until), ..all() }).await, [2, 3]);
+    assert_eq!(sequences(AuditQuery { event: Some(Event::Revoke), limit: 2, ..all() }).await, [1, 2]);
+    assert_eq!(sequences(AuditQuery { event: Some(Event::Remove), ..all() }).await, [] as [u64; 0]);
+    assert_eq!(sequences(AuditQuery { outcome: Some(Outcome::Done), newest_first: true, ..all() }).await, [4, 3, 2, 1]);
+    let next = async |limit| store.audit_page(AuditQuery { limit, ..all() }).await.unwrap().next;
+    assert_eq!((next(3).await, next(4).await), (Some(3), None), "the last page says that it is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rare_record_is_found_slice_by_slice() {
+    let rig = Rig::embedded();
+    let store = rig.open().await;
+    store.audit(Entry::new(Event::Backup, Who::Cli)).await.unwrap();
+    store.audit_all(vec![revoke("alice"); 45_000]).await.unwrap();
+    for newest_first in [true, false] {
+        let mut query = AuditQuery { event: Some(Event::Backup), newest_first, limit: 5, ..all() };
+        let mut found = Vec::new();
+        loop {
+            let page = store.audit_page(query.clone()).await.unwrap();
+            found.push(page.records.len());
+            query.after = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, if newest_first { [0, 0, 1] } else { [1, 0, 0] });
+    }
+    let own = AuditQuery { account_id: Some(key("bob").id()), event: Some(Event::Backup), ..all() };
+    assert_eq!(store.audit_page(own).await.unwrap().next, None, "an account has an index");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,7 +62,7 @@ async fn a_backup_is_taken_while_others_write() {
     assert_eq!((alice.epoch, &alice.status, alice.intent), (2, &Status::Active, false));
     assert_eq!(alice.access[0].token.expose(), "at-alice-0");
     assert_eq!(claimed(&store, "alice", Rotation::Tolerant).await.refresh_token, "rt-alice-0");
-    let records = store.audit_page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+    let records = store.audit_page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap().records;
     assert_eq!(records.last().unwrap().event, "restore");
     assert_eq!(store.audit_check(None).await.unwrap(), Ok(Some(1)));
 }
@@ -106,7 +106,7 @@ async fn what_was_ended_since_is_ended_again_and_links_are_void() {
     store.backup(&file(&rig)).await.unwrap();
     store.audit(entry(Event::Revoke, "alice")).await.unwrap();
     store.audit(entry(Event::Remove, "bob")).await.unwrap();
-    let exported = store.audit_page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+    let exported = store.audit_page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap().records;
     let gone: Vec<_> = exported.iter().filter_map(Gone::of).collect();
     assert_eq!(gone.len(), 3);
     drop(store);

@@ -1,9 +1,10 @@
 //! Fields of a form or of a query. A field that comes twice is refused, never "the first one"; an empty one is absent.
 
-use super::super::desk::{Query, State};
+use super::super::desk::{AuditWanted, Query, State, named};
 use super::super::problem::{Kind, Problem};
+use crate::audit::{Event, Outcome};
 
-/// Accounts on a page.
+/// Accounts or records on a page.
 const ROWS: usize = 50;
 /// Fields of a form.
 const MOST: usize = 32;
@@ -33,14 +34,24 @@ impl Fields {
 
     /// Which accounts a list shows.
     pub fn query(&self) -> Result<Query, Problem> {
-        let state =
-            |name: &str| State::named(name).ok_or_else(|| Problem::parameter("state", "there is no such state"));
         Ok(Query {
-            state: self.get("state").map(state).transpose()?,
+            state: self.get("state").map(|name| named("state", name, State::named)).transpose()?,
             search: self.get("search").map(|text| text.trim().to_owned()),
             cursor: self.get("cursor").map(str::to_owned),
             limit: Some(ROWS),
             ..Query::default()
+        })
+    }
+
+    /// Which records.
+    pub fn audit(&self) -> Result<AuditWanted, Problem> {
+        Ok(AuditWanted {
+            account: self.get("account").map(|text| text.trim().to_owned()),
+            event: self.get("event").map(|name| named("event", name, Event::named)).transpose()?,
+            outcome: self.get("outcome").map(|name| named("outcome", name, Outcome::named)).transpose()?,
+            cursor: self.get("cursor").map(str::to_owned),
+            limit: Some(ROWS),
+            ..AuditWanted::default()
         })
     }
 }

@@ -2,19 +2,23 @@
 //! `target/dashboard-pages` for eyes to see.
 
 use std::path::Path;
+use std::time::Duration;
 
 use askama::Template;
 
 use super::history::Minute;
 use super::page::{
-    AccountPage, Accounts, CheckRow, Clients, Configuration, Confirm, Frame, LinkPage, Notice, Overview, ProblemPage,
-    Section, Signin, StateCount,
+    AccountPage, Accounts, AuditPage, CheckRow, Clients, Configuration, Confirm, Frame, LinkPage, Notice, Overview,
+    ProblemPage, Section, Signin, StateCount,
 };
 use super::plot;
 use super::words::tests::{NOW, account, at, reason};
 use super::words::{When, advice};
-use crate::admin::desk::{Account, Client, Credential, CredentialKind, Identity, Limits, Parked, State};
+use crate::admin::desk::{
+    Account, AuditWanted, Client, Credential, CredentialKind, Identity, Limits, Parked, Refresh, Refreshed, State,
+};
 use crate::admin::problem::Kind;
+use crate::audit::{Entry, Event, Outcome, Record, Who};
 
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=a>&";
 
@@ -54,6 +58,13 @@ fn all_over(text: &str, status: State) -> Account {
         next_try: Some(at(60)),
         ..account
     }
+}
+
+/// Every text of a record.
+fn record(text: &str, event: Event, outcome: Outcome) -> Record {
+    let entry = Entry::new(event, Who::Client(text.into())).named(text).because(text).asked(text, text).with(outcome);
+    let entry = Entry { account_id: Some("0123456789abcdef0123456789abcdef".into()), count: 1234, ..entry };
+    Record::new(entry, Some(7), at(-90).0)
 }
 
 /// Name and page of each; `text` wherever a text may come from outside.
@@ -99,9 +110,18 @@ fn pages(text: &str) -> Vec<(&'static str, String)> {
     };
     let confirm = Confirm { frame: frame(Section::Accounts, true), account: &accounts[0], remove: true };
     let clients = [client(text)];
+    let mut records: Vec<_> = Event::ALL.iter().map(|event| record(text, *event, Outcome::Failed)).collect();
+    records.extend(Outcome::ALL.iter().map(|outcome| record(text, Event::Refresh, *outcome)));
+    records.push(Record { event: text.into(), outcome: text.into(), who: text.into(), ..records[0].clone() });
+    let wanted = AuditWanted { account: Some(text.into()), event: Some(Event::Revoke), ..AuditWanted::default() };
+    let audit =
+        AuditPage { frame: frame(Section::Audit, true), wanted: &wanted, records: &records, next: Some("61".into()) };
+    let refreshes = [Refreshed::Well(Duration::from_millis(120)), Refreshed::Failed(text.into())];
+    let refreshes = refreshes.map(|outcome| Refresh { at: at(-60).0, outcome });
     let mut pages = vec![
         ("overview", render(&overview)),
         ("accounts", render(&list)),
+        ("audit", render(&audit)),
         ("link", render(&link)),
         ("confirm", render(&confirm)),
         ("clients", render(&Clients { frame: frame(Section::Clients, true), clients: &clients })),
@@ -111,7 +131,14 @@ fn pages(text: &str) -> Vec<(&'static str, String)> {
     ];
     for account in &accounts {
         let frame = frame(Section::Accounts, true);
-        let page = AccountPage { frame, notice: notice(), account, advice: advice(account, NOW) };
+        let page = AccountPage {
+            frame,
+            notice: notice(),
+            account,
+            advice: advice(account, NOW),
+            refreshes: &refreshes,
+            records: &records,
+        };
         pages.push(("account", page.render().unwrap()));
     }
     pages

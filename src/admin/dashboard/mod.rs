@@ -19,7 +19,7 @@ pub use self::place::Place;
 use self::place::{Act, GET, is_page};
 use self::session::{Sessions, Visitor};
 use self::words::{When, advice};
-use super::desk::{Actor, Peer, State};
+use super::desk::{Actor, AuditWanted, Peer, State};
 use super::door::{Door, Guesses};
 use super::problem::{Kind, Problem};
 use super::request;
@@ -53,6 +53,9 @@ pub struct Visit<'v> {
     pub peer: Peer,
 }
 
+/// Refreshes and records in the page of an account.
+const LAST: usize = 10;
+
 type Answer = Response<Full<Bytes>>;
 
 impl Memory {
@@ -66,7 +69,7 @@ impl Visit<'_> {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
-        let visitor = self.memory.sessions.visitor(&self.head.headers, self.door.asks(self.peer));
+        let visitor = self.memory.sessions.visitor(self.head, self.door.asks(self.peer));
         match self.respond(place, &visitor, body).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -132,6 +135,7 @@ impl Visit<'_> {
                 let account = desk.account(id).await?;
                 page::page(StatusCode::OK, &page::Confirm { frame, account: &account, remove: act == Act::Remove })
             }
+            Place::Audit => self.audit(frame).await,
             Place::Clients => page::page(StatusCode::OK, &page::Clients { frame, clients: desk.clients() }),
             Place::Configuration => {
                 page::page(StatusCode::OK, &page::Configuration { frame, text: desk.configuration_text() })
@@ -185,9 +189,22 @@ impl Visit<'_> {
     }
 
     async fn account(&self, id: &str, frame: Frame, notice: Option<Notice>) -> Result<Answer, Problem> {
-        let account = self.setup.desk.account(id).await?;
+        let desk = &self.setup.desk;
+        let account = desk.account(id).await?;
         let advice = advice(&account, frame.now);
-        page::page(StatusCode::OK, &page::AccountPage { frame, notice, account: &account, advice })
+        let wanted = AuditWanted { account: Some(id.to_owned()), limit: Some(LAST), ..AuditWanted::default() };
+        let records = desk.audit(&wanted).await?.records;
+        let refreshes = desk.refreshes(id, LAST).await?;
+        let shown =
+            page::AccountPage { frame, notice, account: &account, advice, refreshes: &refreshes, records: &records };
+        page::page(StatusCode::OK, &shown)
+    }
+
+    async fn audit(&self, frame: Frame) -> Result<Answer, Problem> {
+        let wanted = self.query()?.audit()?;
+        let found = self.setup.desk.audit(&wanted).await?;
+        let list = page::AuditPage { frame, wanted: &wanted, records: &found.records, next: found.next };
+        page::page(StatusCode::OK, &list)
     }
 
     async fn act(&self, act: Act, id: &str, visitor: &Visitor) -> Result<Answer, Problem> {
@@ -243,7 +260,7 @@ impl Visit<'_> {
         }
         let mut answer = page::see_other(to)?;
         if let Some(token) = self.door.asks(self.peer) {
-            let cookie = self.memory.sessions.open(token, session::is_secure(&self.head.headers));
+            let cookie = self.memory.sessions.open(token, self.head);
             answer.headers_mut().insert(SET_COOKIE, cookie);
         }
         Ok(answer)
@@ -251,7 +268,7 @@ impl Visit<'_> {
 
     fn sign_out(&self, visitor: &Visitor) -> Result<Answer, Problem> {
         let mut answer = page::see_other("/sign-in")?;
-        for cookie in self.memory.sessions.close(visitor) {
+        for cookie in self.memory.sessions.close(visitor, self.head) {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
         Ok(answer)

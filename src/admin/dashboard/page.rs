@@ -15,10 +15,11 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
-use super::super::desk::{AccessToken, Account, At, Client, Identity, State};
+use super::super::desk::{AccessToken, Account, At, AuditWanted, Client, Identity, Refresh, Refreshed, State};
 use super::super::problem::{Kind, Problem};
 use super::plot::{self, Plot};
 use super::words::{self, Advice, When};
+use crate::audit::{Event, Outcome, Record};
 use crate::clock::Timestamp;
 
 const STYLE: &str = include_str!("pages/style.css");
@@ -41,6 +42,7 @@ const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 pub enum Section {
     Overview,
     Accounts,
+    Audit,
     Clients,
     Configuration,
     /// Sign-in and problems.
@@ -114,6 +116,18 @@ pub struct AccountPage<'a> {
     pub notice: Option<Notice>,
     pub account: &'a Account,
     pub advice: Advice,
+    pub refreshes: &'a [Refresh],
+    pub records: &'a [Record],
+}
+
+#[derive(Template)]
+#[template(path = "admin/dashboard/pages/audit.html")]
+pub struct AuditPage<'a> {
+    pub frame: Frame,
+    pub wanted: &'a AuditWanted,
+    pub records: &'a [Record],
+    /// It goes on behind these.
+    pub next: Option<String>,
 }
 
 #[derive(Template)]
@@ -225,6 +239,24 @@ impl AccountPage<'_> {
 
     fn lives(&self, token: &AccessToken) -> bool {
         token.expires_at.0 > self.frame.now
+    }
+}
+
+impl AuditPage<'_> {
+    /// Of another page of the same list.
+    fn query(&self, cursor: Option<&str>) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [
+            ("account", self.wanted.account.as_deref()),
+            ("event", self.wanted.event.map(Event::name)),
+            ("outcome", self.wanted.outcome.map(Outcome::name)),
+            ("cursor", cursor),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.finish()
     }
 }
 

@@ -10,6 +10,7 @@ pub enum Place<'p> {
     Accounts,
     Account(&'p str),
     Act(Act, &'p str),
+    Audit,
     Clients,
     Configuration,
     SignIn,
@@ -34,6 +35,7 @@ impl<'p> Place<'p> {
         Some(match path {
             "/" => Self::Overview,
             "/accounts" => Self::Accounts,
+            "/audit" => Self::Audit,
             "/clients" => Self::Clients,
             "/configuration" => Self::Configuration,
             "/sign-in" => Self::SignIn,
@@ -73,6 +75,7 @@ impl<'p> Place<'p> {
         match self {
             Self::Overview => Section::Overview,
             Self::Accounts | Self::Account(_) | Self::Act(..) => Section::Accounts,
+            Self::Audit => Section::Audit,
             Self::Clients => Section::Clients,
             Self::Configuration => Section::Configuration,
             Self::Style | Self::SignIn | Self::SignOut => Section::None,
@@ -100,6 +103,7 @@ mod tests {
             ("/accounts/0a/signin-link", Place::Act(Act::Link, "0a"), POST),
             ("/accounts/0a/revoke", Place::Act(Act::Revoke, "0a"), BOTH),
             ("/accounts/0a/remove", Place::Act(Act::Remove, "0a"), BOTH),
+            ("/audit", Place::Audit, GET),
             ("/sign-in", Place::SignIn, BOTH),
             ("/sign-out", Place::SignOut, POST),
         ] {

@@ -12,7 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use crate::clock::{Clock, Moment};
@@ -22,8 +23,8 @@ const LIFE: Duration = Duration::from_hours(8);
 /// Operators with a browser each, with room to spare.
 const SESSIONS: usize = 256;
 const COOKIE_NAME: &str = "bearerd-admin";
-/// Where a TLS terminator stands in front of us, so that no other host or path can set it.
-const SECURE_COOKIE_NAME: &str = "__Host-bearerd-admin";
+/// Where a TLS terminator stands in front of us: no other host or path can set what begins so.
+const SECURE: &str = "__Host-";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A handle on the sessions; clones share them.
@@ -60,7 +61,7 @@ impl Sessions {
     }
 
     /// A session for whoever has just shown the token with this digest. Returns its cookie.
-    pub fn open(&self, token: &[u8; 32], secure: bool) -> HeaderValue {
+    pub fn open(&self, token: &[u8; 32], head: &Parts) -> HeaderValue {
         let name = URL_SAFE_NO_PAD.encode(random());
         let now = self.0.clock.moment();
         let mut open = self.sessions();
@@ -71,25 +72,25 @@ impl Sessions {
             open.remove(&oldest);
         }
         open.insert(digest(&name), Session { until: now.plus(LIFE), token: *token });
-        cookie(&name, LIFE, secure)
+        cookie(&cookie_name(head, is_secure(head)), &name, LIFE)
     }
 
     /// `wanted`: the digest of the token that is in force; `None`: whoever comes may.
-    pub fn visitor(&self, headers: &HeaderMap, wanted: Option<&[u8; 32]>) -> Visitor {
+    pub fn visitor(&self, head: &Parts, wanted: Option<&[u8; 32]>) -> Visitor {
         let Some(wanted) = wanted else { return Visitor::Free };
         let (now, open) = (self.0.clock.moment(), self.sessions());
         let lives = |name: &&str| {
             open.get(&digest(name)).is_some_and(|session| session.until > now && session.token == *wanted)
         };
-        cookies(headers).find(lives).map_or(Visitor::Stranger, |name| Visitor::SignedIn(name.to_owned()))
+        cookies(head).into_iter().find(lives).map_or(Visitor::Stranger, |name| Visitor::SignedIn(name.to_owned()))
     }
 
     /// Ends the session. Returns what makes the browser forget both of its cookies.
-    pub fn close(&self, visitor: &Visitor) -> [HeaderValue; 2] {
+    pub fn close(&self, visitor: &Visitor, head: &Parts) -> [HeaderValue; 2] {
         if let Visitor::SignedIn(name) = visitor {
             self.sessions().remove(&digest(name));
         }
-        [false, true].map(|secure| cookie("", Duration::ZERO, secure))
+        [false, true].map(|secure| cookie(&cookie_name(head, secure), "", Duration::ZERO))
     }
 
     /// What a form made for this visitor carries.
@@ -122,8 +123,7 @@ pub fn is_posted_by_us(head: &Parts) -> bool {
     let mut origins = head.headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     let site_fits = head.headers.get(&SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let addressed = head.uri.authority().map(http::uri::Authority::as_str).or(host);
+    let addressed = addressed(head);
     let from = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     site_fits
         && from.is_some_and(|(scheme, authority)| {
@@ -132,26 +132,38 @@ pub fn is_posted_by_us(head: &Parts) -> bool {
 }
 
 /// Whether the browser speaks TLS, with somebody in front of us: this listener has none.
-pub fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
+fn is_secure(head: &Parts) -> bool {
+    head.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
 }
 
-fn cookie(name: &str, life: Duration, secure: bool) -> HeaderValue {
-    let (key, flag) = if secure { (SECURE_COOKIE_NAME, "; Secure") } else { (COOKIE_NAME, "") };
-    let text = format!("{key}={name}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{flag}", life.as_secs());
+/// The host and the port by which the browser knows us.
+fn addressed(head: &Parts) -> Option<&str> {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    head.uri.authority().map(Authority::as_str).or(host)
+}
+
+/// Browsers keep the cookies of a host for all of its ports together, so the name has the port in it: what another server on this machine
+/// sets, or takes away, is not ours.
+fn cookie_name(head: &Parts, secure: bool) -> String {
+    let port = addressed(head).and_then(|host| host.parse::<Authority>().ok()?.port_u16());
+    let port = port.map(|port| format!("-{port}")).unwrap_or_default();
+    format!("{}{COOKIE_NAME}{port}", if secure { SECURE } else { "" })
+}
+
+fn cookie(name: &str, value: &str, life: Duration) -> HeaderValue {
+    let flag = if name.starts_with(SECURE) { "; Secure" } else { "" };
+    let text = format!("{name}={value}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{flag}", life.as_secs());
     let mut value = HeaderValue::from_str(&text).expect("names are ours and ids are base64url");
     value.set_sensitive(true);
     value
 }
 
 /// The names of sessions that a browser says it has.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(key, _)| [COOKIE_NAME, SECURE_COOKIE_NAME].contains(key))
-        .map(|(_, name)| name)
+fn cookies(head: &Parts) -> Vec<&str> {
+    let names = [false, true].map(|secure| cookie_name(head, secure));
+    let lines = head.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(key, _)| names.iter().any(|name| name == key)).map(|(_, session)| session).collect()
 }
 
 fn digest(name: &str) -> [u8; 32] {
@@ -172,45 +184,72 @@ mod tests {
     use crate::clock::Timestamp;
 
     const TOKEN: [u8; 32] = [7; 32];
+    const HERE: &str = "127.0.0.1:8081";
 
-    fn with_cookie(cookie: &HeaderValue) -> HeaderMap {
-        let pair = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
-        HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(&format!("other=1; {pair}")).unwrap())])
+    fn at(host: &str) -> Parts {
+        Request::post("/sign-in").header(HOST, host).body(()).unwrap().into_parts().0
+    }
+
+    fn with_cookie(host: &str, cookie: &HeaderValue) -> Parts {
+        let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+        let mut head = at(host);
+        head.headers.insert(COOKIE, HeaderValue::from_str(&format!("other=1; {pair}")).unwrap());
+        head
     }
 
     #[test]
     fn a_session_ends_by_itself_with_its_token_and_by_signing_out() {
         let clock = Clock::manual(Timestamp::from_secs(0));
         let sessions = Sessions::new(clock.clone());
-        let cookie = sessions.open(&TOKEN, false);
+        let cookie = sessions.open(&TOKEN, &at(HERE));
         assert!(cookie.to_str().unwrap().ends_with("; Path=/; Max-Age=28800; HttpOnly; SameSite=Strict"));
-        let headers = with_cookie(&cookie);
-        let visitor = sessions.visitor(&headers, Some(&TOKEN));
+        let head = with_cookie(HERE, &cookie);
+        let visitor = sessions.visitor(&head, Some(&TOKEN));
         assert!(matches!(visitor, Visitor::SignedIn(_)));
-        assert_eq!(sessions.visitor(&headers, None), Visitor::Free);
-        assert_eq!(sessions.visitor(&headers, Some(&[8; 32])), Visitor::Stranger, "another token is in force");
-        assert_eq!(sessions.visitor(&HeaderMap::new(), Some(&TOKEN)), Visitor::Stranger);
+        assert_eq!(sessions.visitor(&head, None), Visitor::Free);
+        assert_eq!(sessions.visitor(&head, Some(&[8; 32])), Visitor::Stranger, "another token is in force");
+        assert_eq!(sessions.visitor(&at(HERE), Some(&TOKEN)), Visitor::Stranger);
         clock.advance(LIFE);
-        assert_eq!(sessions.visitor(&headers, Some(&TOKEN)), Visitor::Stranger, "it has ended");
+        assert_eq!(sessions.visitor(&head, Some(&TOKEN)), Visitor::Stranger, "it has ended");
 
-        let cookie = sessions.open(&TOKEN, true);
+        let mut secure = at(HERE);
+        secure.headers.insert(ORIGIN, HeaderValue::from_static("https://127.0.0.1:8081"));
+        let cookie = sessions.open(&TOKEN, &secure);
         let text = cookie.to_str().unwrap();
-        assert!(text.starts_with("__Host-bearerd-admin=") && text.ends_with("; Secure"), "{text}");
-        let headers = with_cookie(&cookie);
-        sessions.close(&sessions.visitor(&headers, Some(&TOKEN)));
-        assert_eq!(sessions.visitor(&headers, Some(&TOKEN)), Visitor::Stranger);
+        assert!(text.starts_with("__Host-bearerd-admin-8081=") && text.ends_with("; Secure"), "{text}");
+        let head = with_cookie(HERE, &cookie);
+        let closed = sessions.close(&sessions.visitor(&head, Some(&TOKEN)), &head);
+        assert_eq!(sessions.visitor(&head, Some(&TOKEN)), Visitor::Stranger);
+        let names = closed.map(|cookie| cookie.to_str().unwrap().split('=').next().unwrap().to_owned());
+        assert_eq!(names, ["bearerd-admin-8081", "__Host-bearerd-admin-8081"]);
+    }
+
+    #[test]
+    fn each_port_of_a_host_has_a_cookie_of_its_own() {
+        let sessions = Sessions::new(Clock::manual(Timestamp::from_secs(0)));
+        for (host, name) in [
+            ("127.0.0.1:8081", "bearerd-admin-8081"),
+            ("127.0.0.1:9081", "bearerd-admin-9081"),
+            ("[::1]:8081", "bearerd-admin-8081"),
+            ("admin.example.com", "bearerd-admin"),
+        ] {
+            let cookie = sessions.open(&TOKEN, &at(host));
+            assert_eq!(cookie.to_str().unwrap().split('=').next(), Some(name), "{host}");
+            assert_ne!(sessions.visitor(&with_cookie(host, &cookie), Some(&TOKEN)), Visitor::Stranger);
+            assert_eq!(sessions.visitor(&with_cookie("127.0.0.1:1", &cookie), Some(&TOKEN)), Visitor::Stranger);
+        }
     }
 
     #[test]
     fn sessions_are_bounded_and_the_oldest_goes() {
         let clock = Clock::manual(Timestamp::from_secs(0));
         let sessions = Sessions::new(clock.clone());
-        let first = with_cookie(&sessions.open(&TOKEN, false));
+        let first = with_cookie(HERE, &sessions.open(&TOKEN, &at(HERE)));
         clock.advance(Duration::from_secs(1));
-        let second = with_cookie(&sessions.open(&TOKEN, false));
+        let second = with_cookie(HERE, &sessions.open(&TOKEN, &at(HERE)));
         for _ in 2..=SESSIONS {
             clock.advance(Duration::from_secs(1));
-            let _ = sessions.open(&TOKEN, false);
+            let _ = sessions.open(&TOKEN, &at(HERE));
         }
         assert_eq!(sessions.sessions().len(), SESSIONS);
         assert_eq!(sessions.visitor(&first, Some(&TOKEN)), Visitor::Stranger);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::desk::{Account, At, Client, CredentialKind, Identity, State};
+use crate::audit::{Event, Outcome};
 use crate::clock::Timestamp;
 
 /// Why an account is as it is, and what to do.
@@ -148,6 +149,60 @@ pub fn sentence(text: &str) -> String {
         sentence.push('.');
     }
     sentence
+}
+
+/// What a record tells, for people; a name that only another version knows is shown as it is.
+pub fn event(name: &str) -> &str {
+    let Some(event) = Event::named(name) else { return name };
+    match event {
+        Event::SignIn => "Sign-in",
+        Event::LinkMade => "Sign-in link made",
+        Event::LinkUsed => "Sign-in link used",
+        Event::Import => "Import",
+        Event::Refresh => "Refresh by an operator",
+        Event::RefreshFailed => "Refresh failed",
+        Event::Revoke => "Revocation",
+        Event::Remove => "Removal",
+        Event::KeysRotated => "Keys of the store rotated",
+        Event::MasterKeyRotated => "Master key rotated",
+        Event::PolicyDenied => "Denied by a rule",
+        Event::AccountDenied => "Account denied",
+        Event::ConfigReload => "Reload of the configuration",
+        Event::Backup => "Backup",
+        Event::Restore => "Restore",
+        Event::DenialsDropped => "Denials without a record",
+    }
+}
+
+/// What came of it, and the look of that.
+pub fn outcome(name: &str) -> (&str, &'static str) {
+    match Outcome::named(name) {
+        Some(Outcome::Intended) => ("Begun", "uncertain"),
+        Some(Outcome::Done) => ("Done", "active"),
+        Some(Outcome::Failed) => ("Failed", "revoked"),
+        Some(Outcome::Denied) => ("Denied", "reauth"),
+        None => (name, "uncertain"),
+    }
+}
+
+/// Who did it.
+pub fn who(name: &str) -> String {
+    match name.split_once(':') {
+        Some(("client", name)) => format!("Client {name}"),
+        Some(("operator", "cli")) => "Operator, command line".to_owned(),
+        Some(("operator", "admin")) => "Operator, admin listener".to_owned(),
+        _ if name == "user" => "The account's user".to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+/// As long as the answer of a provider takes.
+pub fn took(span: Duration) -> String {
+    if span < Duration::from_secs(1) {
+        format!("{} ms", span.as_millis())
+    } else {
+        format!("{:.1} s", span.as_secs_f64())
+    }
 }
 
 /// The state in a word or two for people.

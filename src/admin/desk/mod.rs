@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::account::{AccessToken, Account, At, Page, Parked, Reason, State};
+pub use self::audit::{AuditRecords, AuditWanted, Refresh, Refreshed, named};
 pub use self::client::{Client, Clients, Credential, CredentialKind, Identity, Limits};
 use super::problem::{Kind, Problem};
 use crate::account::Alias;
@@ -24,6 +25,7 @@ use crate::tasks::Tasks;
 use crate::vault::{Import, Imported, Vault};
 
 mod account;
+mod audit;
 mod client;
 pub mod import;
 

@@ -51,9 +51,9 @@ pub(super) async fn export(core: &Core, wanted: &ExportAudit) -> anyhow::Result<
     let mut goes_on = wanted.format == Sheet::Jsonl || say_part(HEADER)?;
     while goes_on {
         let page = core.store.audit_page(query.clone()).await?;
-        let lines: String = page.iter().map(|record| line(record, wanted.format)).collect();
-        query.after = page.last().map(|record| record.sequence);
-        goes_on = say_part(&lines)? && page.len() == PAGE;
+        let lines: String = page.records.iter().map(|record| line(record, wanted.format)).collect();
+        query.after = page.next;
+        goes_on = say_part(&lines)? && page.next.is_some();
     }
     let mut after = None;
     loop {

@@ -9,13 +9,15 @@ use super::columns::{Counter, unsigned};
 use crate::audit::Record;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::audit::{AuditFlaw, AuditQuery};
+use crate::store::audit::{AuditFlaw, AuditPage, AuditQuery};
 use crate::store::seal::KeyRing;
 
 const COLUMNS: &str =
     "sequence, at, event, who, account, account_id, outcome, why, request_id, peer, count, intent, link";
 /// Records that are checked at a time.
 const CHECKED: u32 = 1000;
+/// Records that a page looks at where no index finds those that are wanted.
+const LOOKED_AT: u64 = 20_000;
 /// The beginning of the log: whole slices of what is too old.
 const FORGET: &str = "DELETE FROM audit WHERE at <= ?1
     AND sequence IN (SELECT sequence FROM audit ORDER BY sequence LIMIT ?2)";
@@ -30,7 +32,7 @@ impl Sqlite {
         self.step(|transaction| append(transaction, &*self.ring(transaction)?, records))
     }
 
-    pub fn audit_page(&self, query: &AuditQuery) -> Result<Vec<Record>, StoreError> {
+    pub fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         let mut conditions = vec!["1"];
         let mut values: Vec<Box<dyn rusqlite::ToSql>> = Vec::new();
         let mut narrow = |condition, value: Box<dyn rusqlite::ToSql>| {
@@ -46,17 +48,30 @@ impl Sqlite {
         if let Some(id) = &query.account_id {
             narrow("account_id = ?", Box::new(id.clone()));
         }
-        if let Some(after) = query.after {
-            narrow(if query.newest_first { "sequence < ?" } else { "sequence > ?" }, Box::new(Counter(after)));
+        if let Some(event) = query.event {
+            narrow("event = ?", Box::new(event.name()));
         }
-        let order = if query.newest_first { "DESC" } else { "ASC" };
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        let conditions = conditions.join(" AND ");
-        let select = format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+        if let Some(outcome) = query.outcome {
+            narrow("outcome = ?", Box::new(outcome.name()));
+        }
         self.read(|connection| {
+            let slice = slice(connection, query)?;
+            let conditions = format!("{} AND sequence BETWEEN ? AND ?", conditions.join(" AND "));
+            let order = if query.newest_first { "DESC" } else { "ASC" };
+            let limit = i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1);
+            let select =
+                format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+            let bounds: [Box<dyn rusqlite::ToSql>; 2] = [Box::new(Counter(slice.from)), Box::new(Counter(slice.to))];
             let mut statement = connection.prepare_cached(&select)?;
-            let records = statement.query_map(params_from_iter(&values), |row| Ok(read(row)?.0))?;
-            Ok(records.collect::<rusqlite::Result<_>>()?)
+            let found = statement.query_map(params_from_iter(values.iter().chain(&bounds)), |row| Ok(read(row)?.0))?;
+            let mut records = found.collect::<rusqlite::Result<Vec<_>>>()?;
+            let next = if records.len() > query.limit {
+                records.truncate(query.limit);
+                records.last().map(|last| last.sequence)
+            } else {
+                slice.next
+            };
+            Ok(AuditPage { records, next })
         })
     }
 
@@ -77,6 +92,38 @@ impl Sqlite {
             Ok(Ok(last))
         })
     }
+}
+
+/// The records among which a page looks, by their sequence numbers.
+struct Slice {
+    from: u64,
+    to: u64,
+    /// `after` of whoever wants to look at the others.
+    next: Option<u64>,
+}
+
+/// All of them, unless there is no index for what is wanted: nobody waits for a look at a million records.
+fn slice(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Slice> {
+    let first: Option<Counter> =
+        connection.prepare_cached("SELECT min(sequence) FROM audit")?.query_row([], |row| row.get(0))?;
+    let first = first.map_or(1, |first| first.0);
+    let last = last_sequence(connection)?;
+    let (from, to) = match query.after {
+        Some(after) if query.newest_first => (first, after.saturating_sub(1)),
+        Some(after) => (first.max(after.saturating_add(1)), last),
+        None => (first, last),
+    };
+    let is_indexed = query.account_id.is_some() || (query.event.is_none() && query.outcome.is_none());
+    if is_indexed || to < from || to - from < LOOKED_AT {
+        return Ok(Slice { from, to, next: None });
+    }
+    Ok(if query.newest_first {
+        let from = to - LOOKED_AT + 1;
+        Slice { from, to, next: Some(from) }
+    } else {
+        let to = from + LOOKED_AT - 1;
+        Slice { from, to, next: Some(to) }
+    })
 }
 
 /// Numbers the records and adds them at the end.

@@ -19,7 +19,7 @@ const MET = [
   'GET /v1/accounts 200', 'GET /v1/accounts 400', 'GET /v1/accounts/{id} 200', 'GET /v1/accounts/{id} 404',
   'POST /v1/accounts 201', 'POST /v1/accounts 400', 'POST /v1/accounts 415', 'POST /v1/accounts 422', 'POST /v1/accounts/{id}/refresh 200',
   'POST /v1/accounts/{id}/refresh 409', 'POST /v1/accounts/{id}/revoke 200', 'POST /v1/accounts/{id}/signin-link 201',
-  'DELETE /v1/accounts/{id} 204', 'GET /v1/clients 200', 'GET /v1/config 200', 'POST /v1/explain 200', 'POST /v1/explain 400',
+  'DELETE /v1/accounts/{id} 204', 'GET /v1/audit 200', 'GET /v1/audit 400', 'GET /v1/clients 200', 'GET /v1/config 200', 'POST /v1/explain 200', 'POST /v1/explain 400',
   'PUT /v1/explain 405',
 ];
 

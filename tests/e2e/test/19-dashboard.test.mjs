@@ -83,6 +83,24 @@ test('dashboard: find an account, see why it is not fresh, send a link, revoke',
   await examine(page, shots, '4-not-fresh', counts);
   assert.notEqual((await w.ask('alice')).status, 200);
 
+  // Its history says the same. What the provider said is recorded beside the refresh, maybe after its answer.
+  const refreshes = page.locator('section[aria-labelledby=refreshes] .records > li');
+  while (!(await refreshes.count())) await page.goto(page.url().replace(/\/refresh$/, ''));
+  assert.match(await refreshes.first().innerText(), /invalid_grant[\s\S]*Failed/);
+  const events = page.locator('section[aria-labelledby=events] .records > li');
+  assert.match(await events.first().innerText(), /Refresh/);
+  await events.first().locator('summary').click();
+  assert.match(await events.first().innerText(), /Outcome[\s\S]*failed/);
+  await examine(page, shots, '4-why', counts);
+  await page.click('a:has-text("All records of alice")');
+  assert.match(await page.innerText('.records'), /Refresh failed[\s\S]*Sign-in/);
+  await page.selectOption('#event', 'refresh_failed');
+  await page.selectOption('#outcome', 'failed');
+  await page.click('button:has-text("Show")');
+  assert.equal(await page.locator('.records > li').count(), 1);
+  await page.click('.records a:has-text("alice")');
+  assert.match(await page.innerText('h1'), /alice/);
+
   await page.click('button:has-text("Make a sign-in link")');
   const link = await page.inputValue('#link');
   assert.ok(link.startsWith(`${w.url}/.bearerd/`), link);
@@ -109,6 +127,9 @@ test('dashboard: find an account, see why it is not fresh, send a link, revoke',
   assert.equal((await w.ask('bob')).status, 200);
   await examine(page, shots, '7-revoked', counts);
 
+  await page.click('nav >> text=Audit');
+  assert.match(await page.innerText('.records'), /Revocation[\s\S]*alice[\s\S]*Done/);
+  await examine(page, shots, '8-audit', counts);
   for (const [name, target] of [['8-clients', '/clients'], ['9-configuration', '/configuration'], ['10-missing', '/accounts/0a']]) {
     await page.goto(w.adminUrl + target);
     await examine(page, shots, name, counts);
@@ -172,6 +193,9 @@ test('dashboard: signed in with the token, by keyboard alone and without scripts
   await Promise.all([page.waitForNavigation(), press('Enter')]);
   await enter('alice');
   assert.match(await page.innerText('h1'), /alice/);
+  await tabTo('Record');
+  await press('Enter');
+  assert.equal(await page.locator('details[open]').count(), 1, 'a record opens by keyboard');
   await enter('Revoke');
   await enter('Keep it');
   await enter('Revoke');

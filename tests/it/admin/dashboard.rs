@@ -123,7 +123,9 @@ async fn an_account_is_found_explained_refreshed_revoked_and_removed() {
         (303, Some(&*format!("{account}?done=refreshed")))
     );
     assert_eq!(rig.token_requests().len(), 1);
-    assert_says(&browser.page(&format!("{account}?done=refreshed")).await, &["The provider gave new tokens."]);
+    let refreshed = browser.page(&format!("{account}?done=refreshed")).await;
+    assert_says(&refreshed, &["The provider gave new tokens.", "New tokens after", "Refresh by an operator"]);
+    assert_eq!(refreshed.matches("New tokens after").count(), 1);
 
     rig.graph().faults().push(Fault::token(Effect::Error(TokenFault::aadsts(50_173))));
     let answer = browser.post(&page, &format!("{account}/refresh"), "").await;
@@ -131,8 +133,24 @@ async fn an_account_is_found_explained_refreshed_revoked_and_removed() {
     let said = text(answer.body());
     assert_says(
         &said,
-        &["role=\"alert\"", "The refresh failed", "Why it is not fresh", "AADSTS50173", "A refresh can&#39;t help"],
+        &[
+            "role=\"alert\"",
+            "The refresh failed",
+            "New tokens after",
+            "Why it is not fresh",
+            "AADSTS50173",
+            "A refresh can&#39;t help",
+        ],
     );
+
+    // What the provider said is recorded beside the refresh, maybe after its answer.
+    within(async {
+        while !browser.page(&account).await.contains("Refresh failed") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_says(&browser.page(&account).await, &["<code>dead: AADSTS50173", &format!("href=\"/audit?account={id}\"")]);
 
     let confirm = browser.page(&format!("{account}/revoke")).await;
     assert_says(&confirm, &["Revoke alice?", "Keep it"]);
@@ -169,6 +187,37 @@ async fn a_long_list_is_turned_page_by_page() {
         assert!(target.starts_with("/accounts?state=active&search=USER&cursor="), "{target}");
     }
     assert_eq!(rows, [50, 50, 20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_found_read_and_turned_page_by_page() {
+    let rig = Rig::start().await;
+    let browser = rig.browser();
+    assert_says(&browser.page("/audit?account=nobody").await, &["No record fits.", "found by its id"]);
+    let (alice, bob) = (rig.id("alice").await, rig.id("bob").await);
+    for _ in 0..30 {
+        rig.document("POST", &format!("/v1/accounts/{alice}/revoke")).await;
+    }
+    assert_eq!(rig.admin("DELETE", &format!("/v1/accounts/{bob}")).await.status(), 204);
+    let (mut target, mut rows) = ("/audit?account=alice&event=revoke".to_owned(), Vec::new());
+    loop {
+        let page = browser.page(&target).await;
+        rows.push(page.matches("<summary>Record ").count());
+        assert!(!page.contains("<strong>Removal<") && !page.contains(&bob), "{page}");
+        let Some((before, _)) = page.split_once("\">Next page") else { break };
+        target = before.rsplit("href=\"").next().expect("a link").replace("&#38;", "&");
+        assert!(target.starts_with("/audit?account=alice&event=revoke&cursor="), "{target}");
+    }
+    assert_eq!(rows, [50, 10]);
+    let newest = browser.page("/audit?outcome=done").await;
+    let first = newest.split("role=\"list\"").nth(1).and_then(|rest| rest.split("</li>").next()).expect("a row");
+    assert_says(first, &["Removal", ">bob</a>", "Operator, admin listener", "<dt>From</dt>", "<dt>Begun in</dt>"]);
+    assert_says(&browser.page(&format!("/audit?account={bob}")).await, &["Removal", "Begun"]);
+    assert_says(&browser.page("/audit?event=restore").await, &["No record fits."]);
+    assert!(!newest.contains("Begun</span>"), "{newest}");
+    for wrong in ["event=x", "outcome=x", "cursor=x", "account=a&account=b"] {
+        assert_eq!(browser.get(&format!("/audit?{wrong}")).await.status(), 400, "{wrong}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +291,9 @@ async fn where_a_token_is_configured_nothing_is_shown_without_a_session() {
     let config = format!("admin.token = \"{TOKEN}\"");
     let rig = Setup { config, clock: clock.clone(), signed_in: vec!["alice"], ..Setup::default() }.start().await;
     let stranger = rig.browser();
-    for target in ["/", "/accounts?search=a", "/accounts/0a", "/accounts/0a/revoke", "/clients", "/configuration"] {
+    for target in
+        ["/", "/accounts?search=a", "/accounts/0a", "/accounts/0a/revoke", "/audit", "/clients", "/configuration"]
+    {
         let answer = stranger.get(target).await;
         assert_eq!((answer.status().as_u16(), header(&answer, "www-authenticate")), (401, Some("Bearer")), "{target}");
         assert_hardened(&answer);

@@ -170,3 +170,52 @@ async fn a_grant_from_elsewhere_is_taken_once() {
         assert!(!text(answer.body()).contains(token), "{document}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_come_page_by_page_and_by_what_is_wanted() {
+    let rig = Rig::start().await;
+    let (alice, bob) = (rig.id("alice").await, rig.id("bob").await);
+    for id in [&alice, &bob, &alice] {
+        rig.document("POST", &format!("/v1/accounts/{id}/revoke")).await;
+    }
+    let records = async |query: &str| rig.document("GET", &format!("/v1/audit?{query}")).await;
+    let named = |page: &Value, field: &str| -> Vec<String> {
+        let records = page["records"].as_array().expect("a list");
+        records.iter().map(|record| record[field].as_str().expect("text").to_owned()).collect()
+    };
+    let (mut outcomes, mut query, mut pages) = (Vec::new(), "event=revoke&account=alice&limit=3".to_owned(), 0);
+    loop {
+        let page = records(&query).await;
+        assert!(named(&page, "account_id").iter().all(|id| *id == alice), "{page}");
+        outcomes.extend(named(&page, "outcome"));
+        pages += 1;
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("event=revoke&account=alice&limit=3&cursor={next}");
+    }
+    assert_eq!((outcomes.join(" ").as_str(), pages), ("done intended done intended", 2), "the newest first");
+    let done = records("event=revoke&outcome=done").await;
+    assert_eq!(named(&done, "account"), ["alice", "bob", "alice"]);
+    assert_eq!(named(&done, "who"), ["operator:admin"; 3]);
+    assert_eq!(named(&records(&format!("event=revoke&outcome=done&account={bob}")).await, "account"), ["bob"]);
+    for (query, count) in [
+        ("account=nobody", 0),
+        ("account=ffffffffffffffffffffffffffffffff", 0),
+        ("event=revoke&since=2000-01-01T00:00:00Z", 6),
+        ("event=revoke&until=2000-01-01T00:00:00Z", 0),
+        ("event=revoke&since=9000-01-01T00:00:00Z", 0),
+        ("cursor=1", 0),
+    ] {
+        assert_eq!(records(query).await["records"].as_array().map(Vec::len), Some(count), "{query}");
+    }
+    for (query, parameter) in [
+        ("event=sneeze", "event"),
+        ("outcome=fine", "outcome"),
+        ("since=yesterday", "since"),
+        ("limit=0", "limit"),
+        ("cursor=%2B1", "cursor"),
+        ("order=asc", "order"),
+    ] {
+        let document = assert_problem(&rig.admin("GET", &format!("/v1/audit?{query}")).await, 400, "invalid_parameter");
+        assert_eq!(document["parameter"], parameter, "{query}");
+    }
+}
