@@ -28,6 +28,7 @@ mod live;
 mod operations;
 mod outage;
 mod outbound;
+mod overload;
 mod policy;
 mod raw_upstream;
 mod refresh_faults;
