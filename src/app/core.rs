@@ -53,7 +53,16 @@ impl Core {
         }
         let vault = Vault::new(store.clone(), &built, &config.upstreams, clock.clone(), tasks.clone(), metrics.clone());
         let providers = built.into_iter().map(|(id, (provider, _))| (id, provider)).collect();
-        Ok(Self { store, providers, vault, denials: Denials::default(), pressure: Pressure::default(), metrics, clock, tasks })
+        Ok(Self {
+            store,
+            providers,
+            vault,
+            denials: Denials::default(),
+            pressure: Pressure::default(),
+            metrics,
+            clock,
+            tasks,
+        })
     }
 
     /// By the next configuration, on the same store and the same memory.

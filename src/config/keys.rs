@@ -99,7 +99,12 @@ const LIMITS: Keys = &[
     key("connections", Integer, Default("10000"), "open client connections in all"),
     key("requests", Integer, Default("1024"), "requests in flight in all; past it they wait, newest first"),
     key("wait", Duration, Default("300ms"), "for a request to end, past that: overloaded; 0s: at once"),
-    key("waiting", Integer, Optional("1024"), "that wait at a time, past it the oldest: overloaded; default: as many as requests"),
+    key(
+        "waiting",
+        Integer,
+        Optional("1024"),
+        "that wait at a time, past it the oldest: overloaded; default: as many as requests",
+    ),
     key(
         "memory_bytes",
         Integer,

@@ -124,8 +124,14 @@ impl Admission {
         drop(given_way);
         // A seat may have been given back after it was asked for and before anybody was in line.
         self.hand_out();
-        let (admission, client, _counted) = (Arc::clone(self), Arc::clone(client), self.metrics.waits_for_a_seat());
-        Waiting { admission, client, ticket, turn, outcome: "left", _counted }
+        Waiting {
+            admission: Arc::clone(self),
+            client: Arc::clone(client),
+            ticket,
+            turn,
+            outcome: "left",
+            _counted: self.metrics.waits_for_a_seat(),
+        }
     }
 
     /// Gives free seats to those who wait.

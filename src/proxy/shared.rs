@@ -106,7 +106,8 @@ impl Shared {
     }
 
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, denials, pressure, clock, metrics, before } = setup;
+        let Setup { server, upstreams, clients, hosts, vault, links, denials, pressure, clock, metrics, before } =
+            setup;
         let (mut templates, mut known) = (Vec::new(), Vec::new());
         for config in upstreams.values() {
             let Some(id) = vault.upstream(&config.name) else { continue };

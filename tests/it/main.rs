@@ -18,6 +18,7 @@ mod fuzz;
 mod harness;
 mod healing;
 mod hosts;
+mod http2_floods;
 mod identities;
 mod init;
 mod layers;

@@ -39,8 +39,7 @@ impl House {
     /// Waits as `client`; has stood in line when this returns.
     fn wait(&self, client: &str) -> Entering<'_> {
         let client: Arc<str> = client.into();
-        let mut entering: Entering<'_> =
-            Box::pin(async move { self.admission.wait(&client, &self.limits).await });
+        let mut entering: Entering<'_> = Box::pin(async move { self.admission.wait(&client, &self.limits).await });
         assert!(seat(&mut entering).is_none(), "nothing is free");
         entering
     }
@@ -138,7 +137,8 @@ async fn nobody_waits_where_nobody_may() {
         let _first = house.take().unwrap();
         let told: Vec<_> = (0..4)
             .map(|_| {
-                let mut entering: Entering<'_> = Box::pin(async { house.admission.wait(&"a".into(), &house.limits).await });
+                let mut entering: Entering<'_> =
+                    Box::pin(async { house.admission.wait(&"a".into(), &house.limits).await });
                 seat(&mut entering).expect("at once").err().expect("refused").retry_after.unwrap().as_secs()
             })
             .collect();
@@ -186,10 +186,10 @@ fn no_seat_is_lost_between_threads() {
                     let visit = async |at: u32| {
                         let seat = match house.take() {
                             Some(seat) => seat,
-                            None if at % 5 == 0 => {
+                            None if at.is_multiple_of(5) => {
                                 // Hangs up after a while.
                                 let entering = house.admission.wait(&client, &house.limits);
-                                return tokio::select! { biased; _ = tokio::task::yield_now() => (), _ = entering => () };
+                                return tokio::select! { biased; () = tokio::task::yield_now() => (), _ = entering => () };
                             }
                             None => house.admission.wait(&client, &house.limits).await.unwrap(),
                         };
