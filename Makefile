@@ -32,7 +32,7 @@ bench-peers: ## beside nginx, HAProxy and Envoy (docs/performance.md); QUICK=1 O
 	@cargo build --profile $(or $(PROFILE),release) --bin bearerd --example canned
 	@node benches/peers/run.mjs
 
-load: ## ten scenarios of load, with a report (docs/load-testing.md); SECONDS_EACH=20 ONLY=fresh,storm URL=https://...
+load: ## eleven scenarios of load, with a report (docs/load-testing.md); SECONDS_EACH=20 ONLY=fresh,storm URL=https://...
 	@benches/setup.sh load
 	@$(if $(URL),,cargo build --release)
 	@node benches/load/run.mjs

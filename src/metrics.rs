@@ -136,6 +136,21 @@ impl Metrics {
         self.families.retry_budget_exhausted.get_or_create(&UpstreamLabel { upstream: Name(upstream.clone()) }).inc();
     }
 
+    /// A request waits for a seat.
+    pub fn waits_for_a_seat(&self) -> Ongoing {
+        Ongoing::start(&self.families.admission_waiting)
+    }
+
+    /// A request has waited for a seat.
+    pub fn waited(&self, outcome: &'static str) {
+        self.families.admission_waits.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// There is too much at a time: a request or a connection is refused.
+    pub fn overloaded(&self, reason: &'static str) {
+        self.families.admission_refused.get_or_create(&Reason { reason }).inc();
+    }
+
     /// A request waits for its account's workload.
     pub fn waits_at_gate(&self, upstream: &Arc<str>, workload: &'static str) -> Ongoing {
         Ongoing::start(&self.families.gate_waiting.get_or_create_owned(&AtGate::new(upstream, workload)))
@@ -339,6 +354,9 @@ mod tests {
         let queued = metrics.waits_at_gate(&upstream, "outlook");
         metrics.gate_paused(&upstream, "outlook");
         metrics.gate_refused(&upstream, "outlook");
+        let seatless = metrics.waits_for_a_seat();
+        metrics.waited("left");
+        metrics.overloaded("memory");
 
         let text = metrics.render();
         for line in [
@@ -355,6 +373,9 @@ mod tests {
             "bearerd_gate_waiting{upstream=\"graph\",workload=\"outlook\"} 1",
             "bearerd_gate_pauses_total{upstream=\"graph\",workload=\"outlook\"} 1",
             "bearerd_gate_refused_total{upstream=\"graph\",workload=\"outlook\"} 1",
+            "bearerd_admission_waiting 1",
+            "bearerd_admission_waits_total{outcome=\"left\"} 1",
+            "bearerd_admission_refused_total{reason=\"memory\"} 1",
             "bearerd_upstream_401_total{outcome=\"healed\"} 1",
             "bearerd_refresh_total{provider=\"entra\",outcome=\"ok\"} 1",
             "bearerd_refresh_duration_seconds_count 1",
@@ -387,7 +408,7 @@ mod tests {
             assert!(line.parse::<f64>().expect(start) > 0.0, "{start}{line}");
         }
         assert_eq!(text.matches("# EOF").count(), 1, "{text}");
-        drop((calling, open, waiting, queued));
+        drop((calling, open, waiting, queued, seatless));
         assert!(metrics.render().contains("bearerd_connections{side=\"client\"} 0"));
         assert!(metrics.render().contains("bearerd_token_requests_in_flight 0"));
     }

@@ -1,6 +1,8 @@
 //! What a process that holds tokens asks of its operating system: no core dumps, no peeking by its neighbours, enough
 //! file descriptors for its connections.
 
+pub mod memory;
+
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// A request to the operating system that failed; the process can go on without it, and the log should say so.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bearerd::config::{Listen, Tls};
 use bearerd::metrics::Metrics;
+use bearerd::process::memory::Pressure;
 use bearerd::proxy::Peer;
 use bearerd::server::{Bound, Drained, Running, Service, Settings};
 use bearerd::tasks::{Tasks, spawn_here};
@@ -114,6 +115,7 @@ fn settings() -> Settings {
         header_timeout: PATIENCE,
         header_bytes: 64 * 1024,
         park_after: Duration::ZERO,
+        pressure: Pressure::default(),
     }
 }
 

@@ -106,7 +106,7 @@ async function play(scenario, settings, sandbox) {
     rows = (await sandbox.grants(0, count)).map(row ?? ((same) => same));
     names.push(...Array.from({ length: count }, (_, index) => userName(index)));
   }
-  const world = sandbox ? await startBearerd(sandbox, scenario.name, rows) : await deployment(settings);
+  const world = sandbox ? await startBearerd(sandbox, scenario.name, rows, scenario.limits?.()) : await deployment(settings);
   const events = [];
   let begun = Date.now();
   let over = false;

@@ -1,6 +1,7 @@
 // The scenarios, in the order in which they run. Each says which accounts it needs, which streams of requests come, what happens meanwhile,
 // which answers are as they should be, and what its figures tell.
 //
+//     limits()                  lines for `[server.limits]`, over those of all scenarios
 //     accounts(settings)        `{ count, row }`: so many of the sandbox's users; `row(row, index)` may change what is imported of one
 //     streams(run)              what `generate` takes, and `name`, `after` (seconds), `right(row)`: whether an answer is as it should be
 //     meanwhile(run)            turns the sandbox's switches while the streams run
@@ -26,6 +27,14 @@ const urls = ({ world, accounts }, target, [from, to] = [0, Infinity]) =>
 // Enough connections for a rate whose answers take so many milliseconds, with room for worse.
 const enough = (rate, milliseconds) => Math.min(1024, Math.max(16, Math.ceil((rate * milliseconds * 3) / 1000)));
 const cold = ({ access_token: _, expires_at: __, ...row }) => row;
+
+// What `overload` calls a full house.
+const SEATS = 50;
+const SERVICE_MS = 100;
+const CAPACITY = (SEATS * 1000) / SERVICE_MS;
+const SERVED_OR_REFUSED = (row) => GOOD(row) || row.status === 503;
+// Of the best goodput, what has to be left.
+const KEPT = 0.9;
 
 export const SCENARIOS = [
   {
@@ -190,6 +199,23 @@ export const SCENARIOS = [
     },
   },
   {
+    name: 'overload',
+    title: 'Three times too much',
+    about: 'bearerd has 50 seats and Graph takes 100 ms: 500 requests a second fill the house. After half of the time 1,500 come, whether or not any '
+      + 'is answered. As many shall be served as before; the others are told at once, or soon, when to come back, and reach nobody.',
+    accounts: () => ({ count: 400 }),
+    limits: () => `requests = ${SEATS}`,
+    streams: (run) => [
+      { name: 'as many as there is room for', rate: CAPACITY, connections: 256, right: SERVED_OR_REFUSED, urls: urls(run, ME) },
+      { name: 'twice as many more', rate: CAPACITY * 2, connections: 512, after: run.seconds / 2, right: SERVED_OR_REFUSED, urls: urls(run, ME) },
+    ],
+    before: (run) => run.sandbox.fault(`graph:slow=${SERVICE_MS}*`),
+    meanwhile: async (run) => {
+      if (await run.wait(run.seconds / 2)) run.mark('three times too much');
+    },
+    look: overloaded,
+  },
+  {
     name: 'large',
     title: 'Large files',
     about: 'Files of 10 MB, downloads on four connections and uploads on two, as fast as they go. They stream: memory shall not follow their size, and '
@@ -296,6 +322,37 @@ function perRequest(run, { streams, total, grown }) {
   return {
     facts: { 'CPU per request': [micros, 'µs'], 'makes a second per core': [1e6 / micros, ''] },
     words: [`${streams[0].perSecond.toFixed(0)} requests a second; each took ${micros.toFixed(0)} µs of bearerd's CPU, which makes ${(1e6 / micros).toFixed(0)} a second for a core.`],
+  };
+}
+
+// How many were served before and in the overload; both parts without their first second, in which connections are opened. And what a
+// refusal costs: the CPU of both parts, shared out between the served and the refused.
+function overloaded(run, { streams, samples }) {
+  const half = run.seconds / 2;
+  const rows = streams.flatMap((stream) => stream.rows);
+  const part = (from, to) => {
+    const within = rows.filter((row) => row.end >= from && row.end < to);
+    const served = within.filter(GOOD);
+    const cores = samples.filter(({ at, bearerdCores }) => bearerdCores !== null && at >= from + 1 && at <= to).map(({ bearerdCores }) => bearerdCores);
+    return {
+      goodput: served.length / (to - from), refused: (within.length - served.length) / (to - from),
+      p99: distribution(served.map((row) => row.took * 1000)).p99,
+      cpu: cores.length ? cores.reduce((sum, value) => sum + value, 0) / cores.length : null,
+    };
+  };
+  const [before, during] = [part(1, half), part(half + 1, run.seconds)];
+  const kept = before.goodput ? during.goodput / before.goodput : 0;
+  const each = before.cpu === null || !before.goodput ? null : before.cpu / (before.goodput + before.refused);
+  const refusal = each === null || during.cpu === null || !during.refused ? null : (during.cpu - during.goodput * each) / during.refused;
+  return {
+    facts: {
+      'goodput at 1x': [before.goodput, '/s'], 'goodput at 3x': [during.goodput, '/s'], 'kept of it': [kept * 100, '%'],
+      'refused at 3x': [during.refused, '/s'], 'served p99 at 1x': [before.p99, 'ms'], 'served p99 at 3x': [during.p99, 'ms'],
+      'CPU per request': [each === null ? null : each * 1e6, 'µs'], 'CPU per refusal': [refusal === null ? null : refusal * 1e6, 'µs'],
+    },
+    idle: during.refused === 0 && 'Nothing was refused.',
+    wrong: rows.length && kept < KEPT ? { [`goodput fell below ${KEPT * 100} % of what it was`]: 1 } : {},
+    words: [`${before.goodput.toFixed(0)} requests a second were served before, ${during.goodput.toFixed(0)} at three times the capacity: ${(kept * 100).toFixed(0)} %.`],
   };
 }
 

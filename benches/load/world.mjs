@@ -61,8 +61,8 @@ export async function startSandbox(users) {
   };
 }
 
-// A bearerd of our own, with these rows as its accounts.
-export async function startBearerd(sandbox, name, rows) {
+// A bearerd of our own, with these rows as its accounts; `limits`: lines of `[server.limits]`.
+export async function startBearerd(sandbox, name, rows, limits = 'requests = 8192') {
   const directory = path.join(sandbox.directory, name);
   await mkdir(path.join(directory, 'data'), { recursive: true, mode: 0o700 });
   const base = await freeBase();
@@ -80,7 +80,7 @@ export async function startBearerd(sandbox, name, rows) {
 listen = "127.0.0.1:${base}"
 [server.limits]
 connections = 65000
-requests = 8192
+${limits}
 header_timeout = "10m"
 [admin]
 listen = "127.0.0.1:${base + 1}"

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, Changes, Config};
 use crate::metrics::Metrics;
 use crate::oauth::Provider;
+use crate::process::memory::Pressure;
 use crate::proxy::explain::{Explanation, Question, QuestionError};
 use crate::signin::Signin;
 use crate::store::Store;
@@ -28,6 +29,8 @@ pub struct Core {
     pub vault: Vault,
     /// What clients were denied, on its way to the store.
     pub denials: Denials,
+    /// Whether too much memory is in use.
+    pub pressure: Pressure,
     pub metrics: Metrics,
     pub clock: Clock,
     pub tasks: Tasks,
@@ -50,7 +53,16 @@ impl Core {
         }
         let vault = Vault::new(store.clone(), &built, &config.upstreams, clock.clone(), tasks.clone(), metrics.clone());
         let providers = built.into_iter().map(|(id, (provider, _))| (id, provider)).collect();
-        Ok(Self { store, providers, vault, denials: Denials::default(), metrics, clock, tasks })
+        Ok(Self {
+            store,
+            providers,
+            vault,
+            denials: Denials::default(),
+            pressure: Pressure::default(),
+            metrics,
+            clock,
+            tasks,
+        })
     }
 
     /// By the next configuration, on the same store and the same memory.

@@ -15,6 +15,7 @@ use crate::admin::{self, Admin, Readiness};
 use crate::config::{Changes, Config, Loaded, ServerLimits};
 use crate::front::{Front, Pages};
 use crate::hosts::Hosts;
+use crate::process::memory::usual_mark;
 use crate::server::{Current, CurrentTerms, Settings, Terms};
 
 pub(super) struct Live {
@@ -27,6 +28,8 @@ pub(super) struct Live {
     terms: CurrentTerms,
     /// Beside the rest: an end waits for no reload.
     limits: ArcSwap<ServerLimits>,
+    /// Where the configuration sets no mark.
+    pub(super) usual_mark: Option<u64>,
     readiness: Readiness,
     /// What operators' pages remember.
     memory: admin::Memory,
@@ -75,6 +78,7 @@ impl Live {
                 admin: Arc::new(Current::new(admin)),
                 terms,
                 limits: ArcSwap::from_pointee(in_force.config.server.limits.clone()),
+                usual_mark: usual_mark(),
                 readiness,
                 memory,
                 handle,
@@ -112,6 +116,8 @@ impl Live {
         core.tasks.spawn_forever(async move { store.keep_denials(&denials, &clock).await });
         let history = self.memory.history.clone();
         core.tasks.spawn_forever(history.watch(core.metrics.clone(), core.clock.clone()));
+        self.look_at_memory();
+        core.tasks.spawn_forever(super::memory::watch(Arc::downgrade(self)));
         if self.reloadable.is_some() {
             core.tasks.spawn_forever(super::reload::watch_files(Arc::downgrade(self)));
         }
@@ -121,7 +127,7 @@ impl Live {
     pub(super) fn replace(&self, in_force: &mut InForce, new: &Loaded, changes: &Changes) -> Result<(), StartError> {
         let config = held_back(new, &in_force.config, changes);
         let made = in_force.made.next(&config, changes)?;
-        let mut terms = Terms::new(&Settings::from(&config.server))?;
+        let mut terms = Terms::new(&Settings::from(&config.server).under(&self.core().pressure))?;
         if !changes.touch("server.tls") {
             terms = terms.with_tls_of(&self.terms.load());
         }
@@ -129,6 +135,7 @@ impl Live {
         // Nothing fails from here on.
         self.terms.store(Arc::new(terms));
         self.limits.store(Arc::new(config.server.limits.clone()));
+        self.look_at_memory();
         for front in &*self.fronts {
             let before = front.get();
             let pages = before.pages.is_some().then(|| made.pages.clone());

@@ -59,6 +59,7 @@ impl Made {
             vault: core.vault.clone(),
             links: links.clone(),
             denials: core.denials.clone(),
+            pressure: core.pressure.clone(),
             clock: core.clock.clone(),
             metrics: core.metrics.clone(),
             before,

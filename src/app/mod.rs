@@ -7,6 +7,7 @@ mod core;
 mod links;
 mod live;
 mod made;
+mod memory;
 mod reload;
 
 use std::sync::Arc;
@@ -107,7 +108,7 @@ impl App {
         };
         let fronts: Arc<[_]> = ledgers.iter().map(front).collect();
         let served = fronts.clone();
-        let settings = Settings::from(&config.server);
+        let settings = Settings::from(&config.server).under(&core.pressure);
         let rests = move |worker: usize| ledgers[worker].write_out();
         let data = data.start(&settings, &core.metrics, move |worker| served[worker].clone(), rests)?;
         let small = Settings::small();

@@ -97,7 +97,20 @@ const TLS: Keys = &[
 
 const LIMITS: Keys = &[
     key("connections", Integer, Default("10000"), "open client connections in all"),
-    key("requests", Integer, Default("1024"), "requests in flight in all; past it: overloaded"),
+    key("requests", Integer, Default("1024"), "requests in flight in all; past it they wait, newest first"),
+    key("wait", Duration, Default("300ms"), "for a request to end, past that: overloaded; 0s: at once"),
+    key(
+        "waiting",
+        Integer,
+        Optional("1024"),
+        "that wait at a time, past it the oldest: overloaded; default: as many as requests",
+    ),
+    key(
+        "memory_bytes",
+        Integer,
+        Optional("1073741824"),
+        "resident memory past which all is overloaded; 0: never; default: 90 % of the cgroup's limit",
+    ),
     key("header_timeout", Duration, Default("30s"), "for a request's head to arrive; ends idle connections too"),
     key("header_bytes", Integer, Default("65536"), "a request's head; past it: headers_too_large"),
     key("uri_bytes", Integer, Default("32768"), "the request target; past it: uri_too_long"),

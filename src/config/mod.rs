@@ -90,8 +90,14 @@ pub struct Server {
 pub struct ServerLimits {
     /// Open client connections in all.
     pub connections: usize,
-    /// Requests in flight in all; past it new ones are `overloaded`.
+    /// Requests in flight in all; past it new ones wait, and are `overloaded`.
     pub requests: usize,
+    /// How long a new one waits for one of those to end; zero: not at all.
+    pub wait: Duration,
+    /// How many wait at a time.
+    pub waiting: usize,
+    /// Resident memory past which nothing new is taken on; `None`: as the control group says; 0: never.
+    pub memory_bytes: Option<u64>,
     /// From the first byte of a head (or the end of the last answer) to the end of the head.
     pub header_timeout: Duration,
     /// One request's head; past it `headers_too_large`.

@@ -26,6 +26,9 @@ pub struct Families {
     pub errors: Family<ErrorLabel, Counter>,
     pub retries: Family<Reason, Counter>,
     pub retry_budget_exhausted: Family<UpstreamLabel, Counter>,
+    pub admission_waiting: Gauge,
+    pub admission_waits: Family<Outcome, Counter>,
+    pub admission_refused: Family<Reason, Counter>,
     pub gate_waiting: Family<AtGate, Gauge>,
     pub gate_pauses: Family<AtGate, Counter>,
     pub gate_refused: Family<AtGate, Counter>,
@@ -80,6 +83,14 @@ impl Families {
         let retry_budget_exhausted = Family::default();
         let help = "Requests that were not sent once more, because the upstream's budget of retries was used up";
         registry.register("retry_budget_exhausted", help, retry_budget_exhausted.clone());
+        let admission_waiting = Gauge::<i64, AtomicI64>::default();
+        registry.register("admission_waiting", "Requests that wait for a seat", admission_waiting.clone());
+        let admission_waits = Family::default();
+        let help = "Requests that have waited for a seat, by what became of them";
+        registry.register("admission_waits", help, admission_waits.clone());
+        let admission_refused = Family::default();
+        let help = "Requests and connections that were refused because there is too much at a time";
+        registry.register("admission_refused", help, admission_refused.clone());
         let gate_waiting = Family::default();
         let help = "Requests that wait for a place at an account's workload, or for the end of its pause";
         registry.register("gate_waiting", help, gate_waiting.clone());
@@ -139,6 +150,9 @@ impl Families {
             errors,
             retries,
             retry_budget_exhausted,
+            admission_waiting,
+            admission_waits,
+            admission_refused,
             gate_waiting,
             gate_pauses,
             gate_refused,

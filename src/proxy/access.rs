@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use super::PeerAddress;
 use super::error::{Kind, Refusal};
 use super::gates::Place;
-use super::limits::Pass;
 use super::request_id::RequestId;
+use super::shared::Passes;
 use crate::audit::{Denials, Entry as Record, Event, Outcome, Who};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, Origin, RequestSample};
@@ -42,7 +42,7 @@ pub struct Access {
     pub attempts: u32,
     pub upstream_took: Option<Duration>,
     /// Kept until the answer is done.
-    pub passes: [Option<Pass>; 2],
+    pub passes: Option<Passes>,
     /// Likewise: at the gate of the upstream's workload.
     pub place: Option<Place>,
     pub started: Moment,
@@ -79,7 +79,7 @@ impl Access {
             error: None,
             attempts: 0,
             upstream_took: None,
-            passes: [None, None],
+            passes: None,
             place: None,
             started: ledger.clock.moment(),
             method: head.method.clone(),

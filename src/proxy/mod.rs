@@ -7,6 +7,7 @@
 //! else; nothing of the client's own credentials goes out; a request is sent again only where that can do no harm.
 
 mod access;
+mod admission;
 mod batch;
 mod bearers;
 pub mod caller;
@@ -145,6 +146,7 @@ impl Proxy {
     ) -> Result<Response<ReplyBody>, Refusal> {
         let shared = &*self.shared;
         let host = shared.admit(&head, peer)?;
+        shared.admission.spare_memory()?;
         let presented = Presented::read(&head.headers)?;
         let caller = shared.clients.identify(&presented, peer).await?;
         access.client = Some(Arc::clone(&caller.client.name));
@@ -161,7 +163,7 @@ impl Proxy {
         let subject = caller.subject(named);
         let subject = subject.inspect_err(|_| access.asked = named.into_iter().flatten().next().map(str::to_owned))?;
         access.subject = Some(subject.clone());
-        access.passes = shared.enter(&caller.client.gate)?;
+        access.passes = Some(shared.enter(&caller.client).await?);
 
         let (path, upstream) = (&route.canonical()?, &template.config);
         let terms = Terms { naming: &naming, route: &route, path, caller: &caller, subject: &subject, upstream };

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -12,10 +11,11 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header
 use memchr::memchr;
 use url::Url;
 
-use super::caller::Clients;
+use super::admission::{Admission, Seat};
+use super::caller::{Client, Clients};
 use super::error::{self, Kind, Refusal};
 use super::gates::Gates;
-use super::limits::{self, Counter, Pass};
+use super::limits::Pass;
 use super::naming::Origins;
 use super::replay::{Caps, Replay};
 use super::reply::ReplyBody;
@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{self, Changes, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
+use crate::process::memory::Pressure;
 use crate::vault::{UpstreamId, Vault};
 
 /// Makes a sign-in link for an account that needs one.
@@ -47,7 +48,7 @@ pub struct Shared {
     pub(super) links: Arc<dyn SigninLinks>,
     pub(super) limits: ServerLimits,
     pub(super) trusted_proxies: Vec<config::Network>,
-    pub(super) in_flight: Arc<Counter>,
+    pub(super) admission: Arc<Admission>,
     pub(super) caps: Caps,
     pub(super) denials: Denials,
     pub(super) clock: Clock,
@@ -63,10 +64,19 @@ pub struct Setup<'a> {
     pub vault: Vault,
     pub links: Arc<dyn SigninLinks>,
     pub denials: Denials,
+    pub pressure: Pressure,
     pub clock: Clock,
     pub metrics: Metrics,
     /// A reload: what did not change stays as it is, with all that it has counted and connected.
     pub before: Option<Before<'a>>,
+}
+
+/// What a request keeps until its answer is done.
+pub struct Passes {
+    /// Among all.
+    _seat: Seat,
+    /// Among its client's.
+    _own: Option<Pass>,
 }
 
 /// What was in force, and what is different now.
@@ -96,7 +106,8 @@ impl Shared {
     }
 
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, denials, clock, metrics, before } = setup;
+        let Setup { server, upstreams, clients, hosts, vault, links, denials, pressure, clock, metrics, before } =
+            setup;
         let (mut templates, mut known) = (Vec::new(), Vec::new());
         for config in upstreams.values() {
             let Some(id) = vault.upstream(&config.name) else { continue };
@@ -110,8 +121,7 @@ impl Shared {
         }
         let with_places = templates.iter().map(|(template, _)| &template.config).zip(known);
         let gates = Gates::new(with_places, before.map(|before| &before.shared.gates), &clock, &metrics);
-        let in_flight =
-            before.and_then(|before| before.unchanged("server.limits.requests", |shared| &shared.in_flight));
+        let admission = before.map(|before| Arc::clone(&before.shared.admission));
         let budget = before
             .and_then(|before| before.unchanged("server.limits.replay_total_bytes", |shared| &shared.caps.budget));
         let origin = |url: &Url| url.origin().ascii_serialization();
@@ -132,7 +142,7 @@ impl Shared {
             gates,
             vault,
             links,
-            in_flight: in_flight.unwrap_or_else(|| Arc::new(Counter::new(server.limits.requests))),
+            admission: admission.unwrap_or_else(|| Admission::new(pressure, metrics.clone())),
             caps: Caps {
                 each: server.limits.replay_bytes,
                 budget: budget.unwrap_or_else(|| Arc::new(AtomicUsize::new(server.limits.replay_total_bytes))),
@@ -189,11 +199,14 @@ impl Shared {
         Replay::of(body, &self.caps, &self.clock)
     }
 
-    /// The passes of one request: among all, and among its client's.
-    pub(super) fn enter(&self, gate: &limits::ClientGate) -> Result<[Option<Pass>; 2], Refusal> {
-        let overloaded = || Kind::Overloaded.because("too many requests are under way").after(Duration::from_secs(1));
-        let own = gate.enter(self.clock.moment())?;
-        Ok([Some(self.in_flight.enter().ok_or_else(overloaded)?), own])
+    /// The passes of one request. Its client's own limits come first: past them nobody stands in anybody's way.
+    pub(super) async fn enter(&self, client: &Client) -> Result<Passes, Refusal> {
+        let own = client.gate.enter(self.clock.moment())?;
+        let seat = match self.admission.take(&self.limits) {
+            Some(seat) => seat,
+            None => Box::pin(self.admission.wait(&client.name, &self.limits)).await?,
+        };
+        Ok(Passes { _seat: seat, _own: own })
     }
 
     /// A refusal of the upstream's own that goes through. A 403 is left as it is: nothing tells it apart from any other.

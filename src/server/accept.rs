@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Service;
 use super::bind::Listener;
-use super::connection::Shared;
+use super::connection::{Shared, Terms};
 use super::socket::Socket;
 use crate::metrics::{Metrics, Ongoing, Side};
 use crate::proxy::PeerAddress;
@@ -66,7 +66,7 @@ pub async fn accept<S: Service>(listener: Listener, shared: Arc<Shared<S>>, perm
     };
     let serve = |(socket, address)| {
         // Without a permit the socket is closed by being dropped.
-        if let Some(permit) = permits.take(shared.terms.load().connections) {
+        if let Some(permit) = permits.take(&shared.terms.load()) {
             let shared = shared.clone();
             drain.spawn(async move {
                 shared.serve(socket, address).await;
@@ -195,9 +195,16 @@ impl Permits {
         Self { open: AtomicUsize::new(0), reported: AtomicBool::new(false), metrics }
     }
 
-    fn take(self: &Arc<Self>, limit: usize) -> Option<Permit> {
+    fn take(self: &Arc<Self>, terms: &Terms) -> Option<Permit> {
+        let limit = terms.connections;
+        // What is told once of memory, whoever watches it tells.
+        if terms.pressure.is_high() {
+            self.metrics.overloaded("memory");
+            return None;
+        }
         if self.open.fetch_add(1, Ordering::Relaxed) >= limit {
             self.open.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.overloaded("connections");
             if !self.reported.swap(true, Ordering::Relaxed) {
                 tracing::warn!(limit, "the limit of connections is reached, new ones are refused");
             }

@@ -29,6 +29,7 @@ use super::drain::Drain;
 use super::http1::{self as parking, Ended, Patience};
 use super::socket::{BreaksOff, Socket};
 use super::{Service, Settings, TlsError, tls};
+use crate::process::memory::Pressure;
 use crate::proxy::{Peer, PeerAddress};
 use crate::tasks::spawn_here;
 
@@ -54,6 +55,7 @@ pub type CurrentTerms = Arc<ArcSwap<Terms>>;
 pub struct Terms {
     /// How many there may be.
     pub connections: usize,
+    pub pressure: Pressure,
     tls: Option<TlsAcceptor>,
     patience: Patience,
     http1: http1::Builder,
@@ -114,7 +116,8 @@ impl Terms {
             .initial_stream_window_size(64 * 1024)
             .initial_connection_window_size(1024 * 1024);
         let patience = Patience { header_timeout: settings.header_timeout, park_after: settings.park_after };
-        Ok(Self { connections: settings.connections, tls, patience, http1, http2 })
+        let (connections, pressure) = (settings.connections, settings.pressure.clone());
+        Ok(Self { connections, pressure, tls, patience, http1, http2 })
     }
 
     /// With the TLS of others, whose sessions can be resumed here.
@@ -190,7 +193,7 @@ impl<S: Service> Shared<S> {
             }
         } else {
             let requests = || requests(session.clone());
-            match parking::serve(&terms.http1, terms.patience, &self.drain, stream, requests).await {
+            match parking::serve(&terms.http1, terms.patience, &self.drain, &terms.pressure, stream, requests).await {
                 Ended::Overdue => Ok(()),
                 Ended::Done(done) => done,
             }

@@ -14,6 +14,8 @@
 //! - TLS is parked whole. hyper's last read found no plaintext in it; a part of a record stays in it.
 //! - Parked, the task waits for the socket to be readable: bytes that came at any moment after that last read make it so.
 //!
+//! Where memory is short, a connection that would be parked is closed.
+//!
 //! In a drain a connection ends with the answer under way, which says so (`Connection: close`). One that waits for a request gets a last
 //! moment: the request that is on its way may come, and its answer says the same.
 //!
@@ -38,6 +40,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connection::Stream;
 use super::drain::Drain;
 use super::signs::{HeadTimer, Io, Signs};
+use crate::process::memory::Pressure;
 
 /// What was sent before the drain could be known has come by then.
 const LAST_CALL: Duration = Duration::from_millis(250);
@@ -65,6 +68,7 @@ pub async fn serve<T: Stream, R, B>(
     builder: &Builder,
     patience: Patience,
     drain: &Drain,
+    pressure: &Pressure,
     stream: T,
     requests: impl Fn() -> R,
 ) -> Ended
@@ -79,7 +83,7 @@ where
         Poll::Ready(())
     })
     .await;
-    let mut watch = Watch::new(patience, drain);
+    let mut watch = Watch::new(patience, drain, pressure);
     let mut io = Io::new(stream, watch.signs.clone());
     loop {
         let timer = HeadTimer::new(watch.signs.clone(), watch.looks.deadline().into_std());
@@ -102,6 +106,7 @@ struct Overdue;
 struct Watch<'a> {
     patience: Patience,
     drain: &'a Drain,
+    pressure: &'a Pressure,
     signs: Arc<Signs>,
     looks: Pin<Box<Sleep>>,
     /// `looks` wakes the task.
@@ -121,10 +126,10 @@ enum Seen {
 }
 
 impl<'a> Watch<'a> {
-    fn new(patience: Patience, drain: &'a Drain) -> Self {
+    fn new(patience: Patience, drain: &'a Drain, pressure: &'a Pressure) -> Self {
         let looks = Box::pin(sleep(patience.between_looks()));
         let since = looks.deadline() - patience.between_looks();
-        Self { patience, drain, signs: Arc::default(), looks, armed: false, wait: 1, since, last_call: None }
+        Self { patience, drain, pressure, signs: Arc::default(), looks, armed: false, wait: 1, since, last_call: None }
     }
 
     /// Drives `connection` until it ends, or is idle and gone.
@@ -152,7 +157,9 @@ impl<'a> Watch<'a> {
                     Seen::Overdue => return Poll::Ready(Ended::Overdue),
                     Seen::Idle => {
                         ending = true;
-                        self.signs.keep_open();
+                        if !self.pressure.is_high() {
+                            self.signs.keep_open();
+                        }
                         Pin::new(&mut *connection).graceful_shutdown();
                     }
                 }

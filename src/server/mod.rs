@@ -33,6 +33,7 @@ use self::drain::Drain;
 pub use self::tls::TlsError;
 use crate::config::{self, Listen};
 use crate::metrics::Metrics;
+use crate::process::memory::Pressure;
 use crate::proxy::Peer;
 use crate::tasks::Tasks;
 
@@ -74,6 +75,8 @@ pub struct Settings {
     pub header_bytes: usize,
     /// A connection that is silent for longer gives back its memory. Zero: whenever it waits.
     pub park_after: Duration,
+    /// While it is high no connection is accepted, and silent ones are closed.
+    pub pressure: Pressure,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,11 +134,17 @@ impl From<&config::Server> for Settings {
             header_timeout: server.limits.header_timeout,
             header_bytes: server.limits.header_bytes,
             park_after: PARK_AFTER,
+            pressure: Pressure::default(),
         }
     }
 }
 
 impl Settings {
+    #[must_use]
+    pub fn under(self, pressure: &Pressure) -> Self {
+        Self { pressure: pressure.clone(), ..self }
+    }
+
     /// For a plain listener with few clients, such as the admin listener.
     pub fn small() -> Self {
         Self {
@@ -144,6 +153,7 @@ impl Settings {
             header_timeout: Duration::from_secs(10),
             header_bytes: 64 * 1024,
             park_after: PARK_AFTER,
+            pressure: Pressure::default(),
         }
     }
 }

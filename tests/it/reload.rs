@@ -3,5 +3,6 @@
 mod effects;
 mod flights;
 mod house;
+mod limits;
 mod mistakes;
 mod triggers;

@@ -135,6 +135,9 @@ fn tls(section: &Section<'_>) -> Result<Tls, Reported> {
 fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
     let connections = section.get("connections", integer(1..=i64::MAX));
     let requests = section.get("requests", integer(1..=i64::MAX));
+    let wait = section.get("wait", delay);
+    let waiting = section.find("waiting", integer(0..=i64::MAX));
+    let memory_bytes = section.find("memory_bytes", integer(0..=i64::MAX));
     let header_timeout = section.get("header_timeout", duration);
     // The HTTP library keeps at least 8 KiB, and counts a head in 32 bits for HTTP/2.
     let header_bytes = section.get("header_bytes", integer(8192..=i64::from(i32::MAX)));
@@ -144,9 +147,15 @@ fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
     let replay_total_bytes = section.get("replay_total_bytes", integer(0..=i64::MAX));
     let drain_delay = section.get("drain_delay", delay);
     let drain_timeout = section.get("drain_timeout", duration);
+    let requests: usize = requests?;
+    let waiting = waiting?.unwrap_or(requests);
+    section.derived("waiting", i64::try_from(waiting).unwrap_or(i64::MAX));
     Ok(ServerLimits {
         connections: connections?,
-        requests: requests?,
+        requests,
+        wait: wait?,
+        waiting,
+        memory_bytes: memory_bytes?,
         header_timeout: header_timeout?,
         header_bytes: header_bytes?,
         uri_bytes: uri_bytes?,

@@ -39,10 +39,14 @@ struct Rig {
 const ALWAYS: Patience = Patience { header_timeout: Duration::from_secs(60), park_after: Duration::ZERO };
 
 fn rig(patience: Patience) -> Rig {
+    rig_under(&Pressure::default(), patience)
+}
+
+fn rig_under(pressure: &Pressure, patience: Patience) -> Rig {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (drain, built) = (Arc::new(Drain::default()), Arc::new(AtomicUsize::new(0)));
     let (gone, parked) = unbounded_channel();
-    let (draining, counted) = (drain.clone(), built.clone());
+    let (draining, counted, pressure) = (drain.clone(), built.clone(), pressure.clone());
     let served = spawn_here(async move {
         let requests = || {
             counted.fetch_add(1, Relaxed);
@@ -58,7 +62,7 @@ fn rig(patience: Patience) -> Rig {
         };
         let mut builder = Builder::new();
         builder.max_buf_size(16 * 1024);
-        serve(&builder, patience, &draining, Box::new(Socket::unix(ours)), requests).await
+        serve(&builder, patience, &draining, &pressure, Box::new(Socket::unix(ours)), requests).await
     });
     Rig { client: BufReader::new(theirs), served, drain, built, parked, gone: 0 }
 }
@@ -149,6 +153,19 @@ async fn a_busy_connection_is_not_parked_and_a_silent_one_is() {
         silent.get("/").await;
         silent.until_parked().await;
     }
+}
+
+#[tokio::test]
+async fn where_memory_is_short_a_silent_connection_is_closed_instead() {
+    let pressure = Pressure::default();
+    let mut rig = rig_under(&pressure, ALWAYS);
+    rig.get("/one").await;
+    rig.until_parked().await;
+    pressure.look(2, Some(1));
+    rig.get("/two").await;
+    let (rest, ended) = rig.end().await;
+    assert_eq!(rest, "");
+    assert!(matches!(ended, Ended::Done(Ok(()))), "{ended:?}");
 }
 
 #[tokio::test]
@@ -286,7 +303,8 @@ fn two_looks_at_the_same_wait_make_it_idle_and_the_timeout_counts_from_the_first
     runtime.block_on(async {
         let drain = Drain::default();
         let patience = Patience { header_timeout: Duration::from_secs(30), park_after: Duration::from_millis(500) };
-        let mut watch = Watch::new(patience, &drain);
+        let pressure = Pressure::default();
+        let mut watch = Watch::new(patience, &drain, &pressure);
         let signs = watch.signs.clone();
         let start = watch.since;
         let mut look = |seconds: f32| watch.judge(start + Duration::from_secs_f32(seconds), true);
