@@ -61,6 +61,7 @@ impl Made {
             denials: core.denials.clone(),
             clock: core.clock.clone(),
             metrics: core.metrics.clone(),
+            traces: core.traces.clone(),
             before,
         })?;
         let signin = core.signin(config, config.signin.clone());

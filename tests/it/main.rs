@@ -36,5 +36,6 @@ mod secrets;
 mod signin;
 mod streaming;
 mod throttling;
+mod traces;
 mod upstreams;
 mod vault;
