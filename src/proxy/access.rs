@@ -199,7 +199,7 @@ impl Drop for Access {
     fn drop(&mut self) {
         self.write_down();
         if let Some(trace) = self.trace.take() {
-            self.finish(trace);
+            self.finish(*trace);
         }
     }
 }

@@ -253,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn the_attempts_own_trace_stands_in_for_the_clients() {
+        let mut head = outbound("/v1.0/me", &[("connection", "traceparent")]);
+        head.headers.remove(&TRACEPARENT);
+        let (token, trace) = (HeaderValue::from_static("b"), HeaderValue::from_static("00-1-2-01"));
+        let attempt = head.attempt(&token, Moment::default());
+        assert!(!attempt.http2((), &destination()).headers().contains_key(&TRACEPARENT));
+        let traced = attempt.traced(Some(&trace)).http2((), &destination());
+        assert_eq!(traced.headers().get_all(&TRACEPARENT).iter().collect::<Vec<_>>(), [&trace]);
+    }
+
+    #[test]
     fn targets_stay_as_they_came() {
         for target in [
             "/v1.0/me/items/A%21b!c:d?$top=1&%24skip=2&$filter=x%20eq%20'y'+z",

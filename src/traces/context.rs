@@ -123,7 +123,7 @@ mod tests {
 
     const SOUND: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::try_from(*value).unwrap())).collect()
     }
 
@@ -157,14 +157,14 @@ mod tests {
             wrong[at] = b'0';
             assert_eq!(parse(&wrong), None);
         }
-        assert!(parent(&headers(TRACEPARENT, &[SOUND])).is_some());
-        assert_eq!(parent(&headers(TRACEPARENT, &[SOUND, SOUND])), None, "twice");
+        assert!(parent(&headers(&TRACEPARENT, &[SOUND])).is_some());
+        assert_eq!(parent(&headers(&TRACEPARENT, &[SOUND, SOUND])), None, "twice");
         assert_eq!(parent(&HeaderMap::new()), None);
     }
 
     #[test]
     fn a_state_goes_on_whole_or_not_at_all() {
-        let sound = |values: &[&str]| has_sound_state(&headers(TRACESTATE, values));
+        let sound = |values: &[&str]| has_sound_state(&headers(&TRACESTATE, values));
         assert!(sound(&[]) && sound(&[""]) && sound(&["a=1, b@c=x y ,", "d=2"]));
         let many = vec!["a=1"; 33].join(",");
         let long = format!("a={}", "x".repeat(257));

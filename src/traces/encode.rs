@@ -36,8 +36,8 @@ pub fn resource(service_name: &str) -> Resource {
 }
 
 pub fn request(resource: &Resource, batch: Vec<Spans>) -> ExportTraceServiceRequest {
-    let spans = batch.into_iter().flat_map(|Spans { trace, zero, spans }| {
-        spans.into_iter().map(move |span| {
+    let spans = batch.into_iter().flat_map(|Spans { trace, zero, list }| {
+        list.into_iter().map(move |span| {
             let (start, end) = (zero.nanos(span.began), zero.nanos(span.ended));
             let mut message = message(span);
             message.trace_id = trace.0.to_vec();

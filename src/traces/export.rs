@@ -62,8 +62,8 @@ pub fn start(collector: Collector, resource: Resource, tasks: &Tasks, metrics: &
 impl Queue {
     pub fn put(&self, spans: Spans) {
         let Err(refused) = self.items.try_send(Item::Spans(spans)) else { return };
-        if let Item::Spans(Spans { spans, .. }) = refused.into_inner() {
-            self.lost(spans.len());
+        if let Item::Spans(Spans { list, .. }) = refused.into_inner() {
+            self.lost(list.len());
         }
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!("spans are dropped: the collector does not keep up");
@@ -103,7 +103,7 @@ impl Exporter {
                     if spans == 0 {
                         due = Instant::now() + LONG;
                     }
-                    spans += more.spans.len();
+                    spans += more.list.len();
                     batch.push(more);
                     if spans < MANY {
                         continue;

@@ -69,7 +69,7 @@ pub struct Span {
 pub struct Spans {
     pub trace: TraceId,
     pub zero: Zero,
-    pub spans: Vec<Span>,
+    pub list: Vec<Span>,
 }
 
 /// One moment on both clocks, so that all spans of a trace are in order.
@@ -211,16 +211,16 @@ impl Trace {
     }
 
     /// The request is over.
-    pub fn finish(mut self: Box<Self>, name: &'static str, failed: bool, how: impl FnOnce() -> Ended) {
+    pub fn finish(mut self, name: &'static str, failed: bool, how: impl FnOnce() -> Ended) {
         if !self.sampled {
             return;
         }
         let step = Step { id: self.span_id(0), began: self.zero.moment };
         let span = Span::new(step, self.parent, name, Kind::Server, self.tracer.clock.moment(), how());
         self.spans.push(Span { remote: self.parent.is_some(), failed, ..span });
-        let Self { tracer, id, zero, spans, lost, .. } = *self;
+        let Self { tracer, id, zero, spans, lost, .. } = self;
         tracer.queue.lost(lost);
-        tracer.queue.put(Spans { trace: id, zero, spans });
+        tracer.queue.put(Spans { trace: id, zero, list: spans });
     }
 
     /// Other than all of this trace, and not to be guessed from outside.
@@ -237,7 +237,7 @@ impl Context {
         let id = u64::from_be_bytes(id[..8].try_into().expect("eight of sixteen"));
         let step = Step { id: SpanId(id.max(1).to_be_bytes()), began };
         let span = Span::new(step, Some(self.span), name, kind, self.tracer.clock.moment(), how);
-        self.tracer.queue.put(Spans { trace: self.trace, zero: self.zero, spans: vec![span] });
+        self.tracer.queue.put(Spans { trace: self.trace, zero: self.zero, list: vec![span] });
     }
 }
 

@@ -83,7 +83,7 @@ impl Access {
     }
 
     /// All that is known at the end.
-    pub(super) fn finish(&self, mut trace: Box<Trace>) {
+    pub(super) fn finish(&self, mut trace: Trace) {
         let failed = self.status.is_server_error() || self.broke_off.is_some();
         let says_path = trace.says_paths();
         let host = trace.host.take();
