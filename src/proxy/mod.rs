@@ -114,7 +114,8 @@ impl Proxy {
         let client_request_id = head.headers.get(&CLIENT_REQUEST_ID).cloned();
         let origin = forwarded::origin(&peer.address, &head.headers, &shared.trusted_proxies);
         // Boxed: it travels with the answer, through every layer.
-        let mut access = Box::new(Access::new(&head, origin, request_id, shared.traces.begin(), &self.ledger));
+        let mut access =
+            Box::new(Access::new(&head, origin, request_id, shared.traces.begin(peer.secure), &self.ledger));
         let request_id = request_id.as_str();
         // hyper closes a connection whose request was not read to its end; the client should know.
         let unread = head.version < Version::HTTP_2 && !body.is_end_stream();

@@ -62,8 +62,9 @@ impl Traces {
     }
 
     /// The trace of a request that has just come. `None`: nothing is traced.
-    pub fn begin(&self) -> Option<Box<Trace>> {
-        self.0.as_ref().map(|tracer| Box::new(Trace::begin(tracer)))
+    /// `secure`: it came over TLS.
+    pub fn begin(&self, secure: bool) -> Option<Box<Trace>> {
+        self.0.as_ref().map(|tracer| Box::new(Trace::begin(tracer, secure)))
     }
 
     /// Sends what waits, for at most `limit`.

@@ -95,6 +95,7 @@ pub struct Trace {
     /// As the client names us; `None`: it does not.
     pub host: Option<String>,
     pub version: Version,
+    pub secure: bool,
     /// Why the next attempt is not the first.
     pub again: Option<&'static str>,
 }
@@ -122,7 +123,7 @@ impl Zero {
 }
 
 impl Trace {
-    pub(super) fn begin(tracer: &Arc<Tracer>) -> Self {
+    pub(super) fn begin(tracer: &Arc<Tracer>, secure: bool) -> Self {
         let [trace, root] = random();
         // The lower half decides, as every part of the system may that knows the share.
         let part = f64::from(u32::from_be_bytes([trace[12], trace[13], trace[14], trace[15]])) / f64::from(u32::MAX);
@@ -139,6 +140,7 @@ impl Trace {
             lost: 0,
             host: None,
             version: Version::HTTP_11,
+            secure,
             again: None,
         }
     }

@@ -87,6 +87,7 @@ impl Access {
         let failed = self.status.is_server_error() || self.broke_off.is_some();
         let says_path = trace.says_paths();
         let host = trace.host.take();
+        let scheme = if trace.secure { "https" } else { "http" };
         let version = if trace.version == Version::HTTP_2 { "2" } else { "1.1" };
         trace.finish(method_name(&self.method), failed, || {
             let mut attributes = method_attributes(&self.method);
@@ -95,6 +96,7 @@ impl Access {
                 attributes.push(("url.path", Value::cut(&self.path)));
             }
             attributes.extend(host.as_deref().map(server_attributes).unwrap_or_default());
+            attributes.push(("url.scheme", Value::Word(scheme)));
             attributes.push(("network.protocol.version", Value::Word(version)));
             match &self.peer {
                 PeerAddress::Tcp(address) => {

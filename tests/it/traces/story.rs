@@ -53,6 +53,7 @@ async fn a_request_is_a_tree_of_spans_that_the_upstream_knows_of() {
         ("server.address", "127.0.0.1"),
         ("client.address", "127.0.0.1"),
         ("network.protocol.version", "1.1"),
+        ("url.scheme", "http"),
         ("bearerd.request_id", &request_id),
         ("bearerd.client", "payroll"),
         ("bearerd.account", "alice"),
