@@ -3,6 +3,9 @@
 //! The reader, the environment names, the JSON Schema, `config print` and the test of `config/example.toml` all work from this table.
 //! A key that is not here does not exist. What a value means beyond its type is checked in `resolve`.
 
+mod nearest;
+
+pub use self::nearest::nearest;
 use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Share, Table, Tables, Text, Texts};
 use Presence::{Default, Optional, Required, Reserved};
 
@@ -379,40 +382,9 @@ pub fn find(keys: Keys, name: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.name == name)
 }
 
-/// The known name that was probably meant.
-pub fn nearest(keys: Keys, name: &str) -> Option<&'static str> {
-    let wanted = name.to_lowercase();
-    let known = keys.iter().filter(|key| !matches!(key.presence, Reserved));
-    let (distance, best) = known.map(|key| (distance(&wanted, key.name), key.name)).min()?;
-    (distance <= 1 + best.len() / 4).then_some(best)
-}
-
-/// Levenshtein's distance.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_finds_the_name_that_was_meant() {
-        assert_eq!(nearest(SERVER, "listn"), Some("listen"));
-        assert_eq!(nearest(SERVER, "Public_Url"), Some("public_url"));
-        assert_eq!(nearest(SERVER, "publicurl"), Some("public_url"));
-        assert_eq!(nearest(SERVER, "colour"), None);
-    }
 
     #[test]
     fn names_are_used_once_and_every_key_says_why() {
