@@ -23,6 +23,7 @@ pub mod graph;
 // 2 adapters
 pub mod oauth;
 pub mod store;
+pub mod traces;
 
 // 3 the only door to access tokens
 pub mod vault;

@@ -258,6 +258,11 @@ impl Metrics {
         self.families.credential_fallbacks.get_or_create(&Provider { provider: provider.into() }).inc();
     }
 
+    /// So many spans were sent, or not.
+    pub fn traced(&self, outcome: &'static str, spans: usize) {
+        self.families.trace_spans.get_or_create(&Outcome { outcome }).inc_by(spans as u64);
+    }
+
     /// Everything so far, added up.
     pub fn totals(&self) -> Totals {
         let [answered, refused, failed] = self.families.requests.by_status();
@@ -357,6 +362,7 @@ mod tests {
         let seatless = metrics.waits_for_a_seat();
         metrics.waited("left");
         metrics.overloaded("memory");
+        metrics.traced("failed", 3);
 
         let text = metrics.render();
         for line in [
@@ -390,6 +396,7 @@ mod tests {
             "bearerd_provider_circuit{provider=\"entra\"} 1",
             "bearerd_grants_lapsing{provider=\"entra\"} 12",
             "bearerd_token_requests_waiting{provider=\"entra\",urgency=\"on_demand\"} 1",
+            "bearerd_trace_spans_total{outcome=\"failed\"} 3",
             "bearerd_credential_fallbacks_total{provider=\"entra\"} 1",
             concat!("bearerd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",

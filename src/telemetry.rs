@@ -80,7 +80,7 @@ fn wants_access(filter: EnvFilter) -> bool {
         tracing::event_enabled!(
             target: ACCESS,
             Level::INFO,
-            request_id, peer, client, account, upstream, method, path, status, error, attempts, bytes, took_ms, upstream_ms, broke_off
+            request_id, peer, client, account, upstream, method, path, status, error, attempts, bytes, took_ms, upstream_ms, broke_off, trace_id
         )
     })
 }
@@ -250,6 +250,7 @@ mod tests {
             took_ms = entry.took_ms,
             upstream_ms = entry.upstream_ms,
             broke_off = entry.broke_off,
+            trace_id = entry.trace_id,
         );
     }
 
@@ -325,6 +326,7 @@ mod tests {
             took_ms: 0,
             upstream_ms: None,
             broke_off: None,
+            trace_id: None,
         };
         assert_as_the_model(&plain);
         let method = Method::from_bytes(b"!#$%&'*+-.^_`|~BREW").unwrap();
@@ -343,6 +345,7 @@ mod tests {
                 took_ms: 1_000,
                 upstream_ms: Some(u64::MAX),
                 broke_off: Some(value),
+                trace_id: Some(value),
                 ..plain.clone()
             });
         }

@@ -19,6 +19,7 @@ use crate::proxy::explain::{Explanation, Question, QuestionError};
 use crate::signin::Signin;
 use crate::store::Store;
 use crate::tasks::Tasks;
+use crate::traces::Traces;
 use crate::vault::{Unchanged, Vault};
 
 /// What every verb of the command line needs.
@@ -32,6 +33,7 @@ pub struct Core {
     /// Whether too much memory is in use.
     pub pressure: Pressure,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub clock: Clock,
     pub tasks: Tasks,
 }
@@ -60,13 +62,25 @@ impl Core {
             denials: Denials::default(),
             pressure: Pressure::default(),
             metrics,
+            traces: Traces::default(),
             clock,
             tasks,
         })
     }
 
+    /// Sends traces from now on.
+    pub(super) fn tracing(self, config: &Config) -> Result<Self, StartError> {
+        let traces = Traces::start(&config.traces, config.log.access, &self.clock, &self.tasks, &self.metrics)?;
+        Ok(Self { traces, ..self })
+    }
+
     /// By the next configuration, on the same store and the same memory.
     pub(super) fn next(&self, config: &Config, changes: &Changes) -> Result<Self, StartError> {
+        let next = self.with_providers(config, changes)?;
+        if changes.touch("traces") { next.tracing(config) } else { Ok(next) }
+    }
+
+    fn with_providers(&self, config: &Config, changes: &Changes) -> Result<Self, StartError> {
         if !changes.touch("providers") && !changes.touch("upstreams") {
             return Ok(self.clone());
         }

@@ -197,6 +197,7 @@ fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
         config.admin.token.clone_from(&running.admin.token);
     }
     signin.listen.clone_from(&running.signin.listen);
+    config.log.access = running.log.access;
     config.store = running.store.clone();
     config
 }

@@ -62,6 +62,7 @@ impl Made {
             pressure: core.pressure.clone(),
             clock: core.clock.clone(),
             metrics: core.metrics.clone(),
+            traces: core.traces.clone(),
             before,
         })?;
         let signin = core.signin(config, config.signin.clone());

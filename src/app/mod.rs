@@ -28,11 +28,15 @@ use crate::proxy::{self, AccessLog, Ledger, Proxy};
 use crate::server::{BindError, Bound, Current, Running, Settings, StartError as ServerStartError, TlsError};
 use crate::store::StoreError;
 use crate::tasks::Tasks;
+use crate::traces::TracesError;
 
 /// Requests for the admin listener and the pages have this long when everything ends.
 const SIDE_DRAIN: Duration = Duration::from_secs(5);
 /// Refreshes in flight have this long to be committed.
 const REFRESH_DRAIN: Duration = Duration::from_secs(10);
+
+/// Spans that wait have this long to be sent.
+const TRACES_DRAIN: Duration = Duration::from_secs(3);
 
 /// A running proxy.
 pub struct App {
@@ -51,6 +55,8 @@ pub enum StartError {
     Provider(#[from] oauth::BuildError),
     #[error(transparent)]
     Upstream(#[from] proxy::TemplateError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -97,7 +103,7 @@ impl App {
             Some(listen) => Some(bind("signin.listen", std::slice::from_ref(listen), 1)?),
             None => None,
         };
-        let core = Core::open(config, clock, tasks).await?;
+        let core = Core::open(config, clock, tasks).await?.tracing(config)?;
         let made = Made::first(core.clone(), config)?;
         let ledger = |_| Arc::new(Ledger::new(log, &core.clock, &core.metrics));
         let ledgers: Arc<[_]> = (0..config.server.workers).map(ledger).collect();
@@ -182,6 +188,6 @@ impl App {
         if !core.tasks.drain(REFRESH_DRAIN).await {
             tracing::warn!("work was still under way at the end of the drain");
         }
-        self.admin.drain(SIDE_DRAIN).await;
+        tokio::join!(core.traces.flush(TRACES_DRAIN), self.admin.drain(SIDE_DRAIN));
     }
 }

@@ -3,7 +3,10 @@
 //! The reader, the environment names, the JSON Schema, `config print` and the test of `config/example.toml` all work from this table.
 //! A key that is not here does not exist. What a value means beyond its type is checked in `resolve`.
 
-use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Table, Tables, Text, Texts};
+mod nearest;
+
+pub use self::nearest::nearest;
+use Kind::{Choice, Duration, Flag, Integer, List, Named, Number, Secret, Share, Table, Tables, Text, Texts};
 use Presence::{Default, Optional, Required, Reserved};
 
 pub type Keys = &'static [Key];
@@ -23,6 +26,8 @@ pub enum Kind {
     Flag,
     Integer,
     Number,
+    /// A part of a whole: 0 to 1.
+    Share,
     /// `500ms`, `10s`, `2m`, `1h`, `90d`.
     Duration,
     /// One of the first words. The others are words of the contract that this version does not implement.
@@ -60,6 +65,7 @@ pub const FILE: Keys = &[
     key("clients", Tables(CLIENT), Optional(""), "The calling applications; `bearerd clients new` makes an entry."),
     key("audit", Table(AUDIT), Optional(""), "Who did what: kept in the store too."),
     key("log", Table(LOG), Optional(""), "What goes to standard error."),
+    key("traces", Table(TRACES), Optional(""), "Traces by OpenTelemetry (OTLP over HTTP)."),
 ];
 
 const SERVER: Keys = &[
@@ -298,7 +304,7 @@ const THROTTLING: Keys = &[
     key("patience", Duration, Default("10s"), "from its beginning, a request is kept waiting no longer"),
     key("mailbox_concurrent", Integer, Default("4"), "graph: requests at a time for each mailbox; 0: no limit"),
     key("queue", Integer, Default("64"), "graph: requests that wait for one mailbox or pause; past it: throttled"),
-    key("retry_budget", Number, Default("0.2"), "retries as a part of all requests, besides ten a second"),
+    key("retry_budget", Share, Default("0.2"), "retries as a part of all requests, besides ten a second"),
 ];
 
 const CLIENT: Keys = &[
@@ -347,6 +353,35 @@ const LOG: Keys = &[
     ),
 ];
 
+const TRACES: Keys = &[
+    key(
+        "endpoint",
+        Text,
+        Optional("http://127.0.0.1:4318"),
+        "the collector; /v1/traces is appended; without it nothing is traced",
+    ),
+    key(
+        "headers",
+        Secret,
+        Optional("********"),
+        "for the collector, as in OTEL_EXPORTER_OTLP_HEADERS: name=value,name=value",
+    ),
+    key("headers_file", Text, Optional("/run/secrets/otlp-headers"), "the same, from a file"),
+    key(
+        "ca_file",
+        Text,
+        Optional("/etc/bearerd/collector-ca.crt"),
+        "PEM of further trust anchors for the collector's TLS",
+    ),
+    key(
+        "sample",
+        Share,
+        Default("1"),
+        "the part of all requests that start a trace here, 0 to 1; a known client's own traceparent decides for itself",
+    ),
+    key("service_name", Text, Default("bearerd"), "service.name of every span"),
+];
+
 const CLOUDS: &[&str] = &["global", "usgov", "dod", "china"];
 
 const SAMPLE_HASH: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -360,40 +395,9 @@ pub fn find(keys: Keys, name: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.name == name)
 }
 
-/// The known name that was probably meant.
-pub fn nearest(keys: Keys, name: &str) -> Option<&'static str> {
-    let wanted = name.to_lowercase();
-    let known = keys.iter().filter(|key| !matches!(key.presence, Reserved));
-    let (distance, best) = known.map(|key| (distance(&wanted, key.name), key.name)).min()?;
-    (distance <= 1 + best.len() / 4).then_some(best)
-}
-
-/// Levenshtein's distance.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_finds_the_name_that_was_meant() {
-        assert_eq!(nearest(SERVER, "listn"), Some("listen"));
-        assert_eq!(nearest(SERVER, "Public_Url"), Some("public_url"));
-        assert_eq!(nearest(SERVER, "publicurl"), Some("public_url"));
-        assert_eq!(nearest(SERVER, "colour"), None);
-    }
 
     #[test]
     fn names_are_used_once_and_every_key_says_why() {

@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderMap;
 use url::Url;
 
 pub use changes::Changes;
@@ -50,6 +51,7 @@ pub struct Config {
     pub clients: Vec<Client>,
     pub audit: Audit,
     pub log: Log,
+    pub traces: Traces,
     pub masked: Masked,
 }
 
@@ -402,4 +404,18 @@ pub enum LogAccess {
     /// The path without the query.
     Path,
     Off,
+}
+
+/// `[traces]`.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Where spans are sent; `None`: nothing is traced.
+    pub endpoint: Option<Url>,
+    /// For the collector; the values are marked as sensitive.
+    pub headers: HeaderMap,
+    /// PEM of further trust anchors for the collector's TLS.
+    pub ca_pem: Option<String>,
+    /// Of the requests that start a trace here, 0 to 1.
+    pub sample: f64,
+    pub service_name: String,
 }

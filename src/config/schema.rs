@@ -41,6 +41,7 @@ fn of_kind(kind: Kind, why: &str) -> Map<String, Value> {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Integer => json!({ "type": "integer", "minimum": 0 }),
         Kind::Number => json!({ "type": "number", "exclusiveMinimum": 0 }),
+        Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$" }),
         Kind::Choice(words, _) => json!({ "enum": words }),
         Kind::List => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
@@ -57,7 +58,9 @@ fn of_kind(kind: Kind, why: &str) -> Map<String, Value> {
 
 fn default(kind: Kind, text: &str) -> Value {
     match kind {
-        Kind::Flag | Kind::Integer | Kind::Number => text.parse().expect("a default is of its key's kind"),
+        Kind::Flag | Kind::Integer | Kind::Number | Kind::Share => {
+            text.parse().expect("a default is of its key's kind")
+        }
         Kind::List => text.split(',').filter(|item| !item.is_empty()).collect(),
         _ => text.into(),
     }

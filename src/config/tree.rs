@@ -90,7 +90,7 @@ pub fn from_text(kind: Kind, text: &str, origin: &Origin) -> Result<Node, String
         Kind::Text | Kind::Secret | Kind::Duration | Kind::Choice(..) => Value::Text(text.to_owned()),
         Kind::Flag => Value::Flag(text.trim().parse().map_err(|_| "must be true or false".to_owned())?),
         Kind::Integer => Value::Integer(text.trim().parse().map_err(|_| "must be an integer".to_owned())?),
-        Kind::Number => Value::Number(text.trim().parse().map_err(|_| "must be a number".to_owned())?),
+        Kind::Number | Kind::Share => Value::Number(text.trim().parse().map_err(|_| "must be a number".to_owned())?),
         Kind::List if !text.trim_start().starts_with('[') => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             let items = items.map(|item| Node { value: Value::Text(item.to_owned()), origin: origin.clone() });

@@ -183,6 +183,11 @@ pub fn safe_origin(text: &str) -> Result<Url, String> {
     origin(text).and_then(refuse_plain)
 }
 
+/// What a path is appended to.
+pub fn base(text: &str) -> Result<Url, String> {
+    web_url(text)
+}
+
 /// An issuer may have a path.
 pub fn issuer(text: &str) -> Result<Url, String> {
     web_url(text).and_then(refuse_plain)

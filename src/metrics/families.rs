@@ -50,6 +50,7 @@ pub struct Families {
     pub audit_lost: Counter,
     pub credential_expiry: Family<Provider, Gauge>,
     pub credential_fallbacks: Family<Provider, Counter>,
+    pub trace_spans: Family<Outcome, Counter>,
 }
 
 impl Families {
@@ -132,6 +133,9 @@ impl Families {
         let help = "Requests to the provider that an app credential other than the first of the list was needed for";
         registry.register("credential_fallbacks", help, credential_fallbacks.clone());
 
+        let trace_spans = Family::default();
+        registry.register("trace_spans", "Spans recorded, by what became of them", trace_spans.clone());
+
         let help = "From a request's head to the head of its answer";
         registry.register_with_unit("request_duration", help, Unit::Seconds, requests.durations());
         let help = "Waiting for an upstream's head";
@@ -174,6 +178,7 @@ impl Families {
             audit_lost,
             credential_expiry,
             credential_fallbacks,
+            trace_spans,
         }
     }
 }

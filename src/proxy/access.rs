@@ -15,10 +15,12 @@ use super::shared::Passes;
 use crate::audit::{Denials, Entry as Record, Event, Outcome, Who};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, Origin, RequestSample};
+use crate::traces::{Digits, Trace};
 use crate::vault::Subject;
 
 mod line;
 mod lines;
+mod spans;
 
 pub use self::line::Entry;
 pub use self::lines::AccessLog;
@@ -45,6 +47,8 @@ pub struct Access {
     pub passes: Option<Passes>,
     /// Likewise: at the gate of the upstream's workload.
     pub place: Option<Place>,
+    /// `None`: nothing is traced.
+    pub trace: Option<Box<Trace>>,
     pub started: Moment,
     method: Method,
     path: String,
@@ -70,7 +74,15 @@ impl Ledger {
 }
 
 impl Access {
-    pub fn new(head: &http::request::Parts, peer: PeerAddress, request_id: RequestId, ledger: &Arc<Ledger>) -> Self {
+    pub fn new(
+        head: &http::request::Parts,
+        peer: PeerAddress,
+        request_id: RequestId,
+        trace: Option<Box<Trace>>,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
+        let trace = trace.map(|trace| trace.of(head));
+        let says_path = ledger.lines.is_some() || trace.as_ref().is_some_and(|trace| trace.says_paths());
         Self {
             client: None,
             subject: None,
@@ -81,9 +93,10 @@ impl Access {
             upstream_took: None,
             passes: None,
             place: None,
+            trace,
             started: ledger.clock.moment(),
             method: head.method.clone(),
-            path: if ledger.lines.is_some() { head.uri.path().to_owned() } else { String::new() },
+            path: if says_path { head.uri.path().to_owned() } else { String::new() },
             request_id,
             peer,
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -129,6 +142,14 @@ impl Access {
         denials.note(entry.asked(self.request_id.as_str(), &self.peer), rule);
     }
 
+    /// The request is sent to the upstream once more.
+    pub fn retries(&mut self, reason: &'static str) {
+        self.ledger.metrics.retried(reason);
+        if let Some(trace) = &mut self.trace {
+            trace.again = Some(reason);
+        }
+    }
+
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
@@ -147,11 +168,12 @@ pub fn account(subject: &Subject) -> Cow<'_, str> {
     }
 }
 
-impl Drop for Access {
-    fn drop(&mut self) {
+impl Access {
+    fn write_down(&self) {
         let Some(lines) = &self.ledger.lines else { return };
         let took = self.ledger.clock.moment().since(self.started);
         let account = self.subject.as_ref().map(account);
+        let trace_id = self.trace.as_ref().map(|trace| trace.id().digits());
         let entry = Entry {
             request_id: self.request_id.as_str(),
             peer: &self.peer,
@@ -167,8 +189,18 @@ impl Drop for Access {
             took_ms: millis(took),
             upstream_ms: self.upstream_took.map(millis),
             broke_off: self.broke_off.as_deref(),
+            trace_id: trace_id.as_ref().map(Digits::as_str),
         };
         lines.add(&entry, &self.ledger.clock);
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.write_down();
+        if let Some(trace) = self.trace.take() {
+            self.finish(*trace);
+        }
     }
 }
 

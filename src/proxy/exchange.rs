@@ -49,11 +49,15 @@ impl<'a> Exchange<'a> {
         subject: &'a Subject,
         secure: bool,
         patience: Patience,
+        access: &mut Access,
     ) -> Result<Self, Refusal> {
         let at = upstream;
         let (upstream, upstream_id) = (&proxy.upstreams[at], proxy.shared.templates[at].1);
         proxy.shared.gates.budget(at).request(proxy.shared.clock.moment());
-        let lease = match proxy.shared.vault.lease(subject, upstream_id).await {
+        let (step, span) = access.step_with_context();
+        let lease = proxy.shared.vault.lease(subject, upstream_id.within(span.as_ref())).await;
+        access.leased(step, None, lease.as_ref().err());
+        let lease = match lease {
             Ok(lease) => lease,
             Err(error) => return Err(Box::pin(refusal(proxy, error, subject, None)).await),
         };
@@ -84,13 +88,16 @@ impl<'a> Exchange<'a> {
         let mut fresh = false;
         loop {
             let started = shared.clock.moment();
-            let sent = self.upstream.send(head.attempt(&self.lease.authorization, started), body, fresh).await;
+            let (step, traceparent) = access.attempt();
+            let attempt = head.attempt(&self.lease.authorization, started).traced(traceparent.as_ref());
+            let sent = self.upstream.send(attempt, body, fresh).await;
             access.attempts += 1;
             access.upstream_took =
                 Some(access.upstream_took.unwrap_or_default() + shared.clock.moment().since(started));
             self.facts.can_repeat = body.can_repeat();
             let claims = asked(&sent);
             self.facts.outcome = outcome(&sent, claims.is_some(), &shared.clock);
+            access.attempted(step, &self.upstream.template, &head.method, self.facts.outcome);
             if let (Outcome::Answer { status: 429, retry_after, .. }, Some(place)) = (self.facts.outcome, &access.place)
             {
                 place.throttled(retry_after.unwrap_or(verdict::unsaid(self.facts.waits)));
@@ -103,8 +110,8 @@ impl<'a> Exchange<'a> {
                         self.renew_behind(claims.as_ref());
                         return Ok(shared.unhealed(answer, "body_not_kept"));
                     }
-                    match Box::pin(self.renew(claims.as_ref())).await {
-                        Ok(true) => shared.metrics.retried(if claims.is_some() { "claims" } else { "401" }),
+                    match Box::pin(self.renew(claims.as_ref(), access)).await {
+                        Ok(true) => access.retries(if claims.is_some() { "claims" } else { "401" }),
                         Ok(false) => return Ok(shared.unhealed(answer, "too_young")),
                         Err(error) if claims.is_some() && nobody_can_help(self.subject, &error) => {
                             return Ok(shared.unhealed(answer, "claims_refused"));
@@ -126,10 +133,10 @@ impl<'a> Exchange<'a> {
                     if !Box::pin(self.wait(wait, access.place.as_ref())).await {
                         return Ok(self.passed_on(answer));
                     }
-                    shared.metrics.retried("throttled");
+                    access.retries("throttled");
                 }
                 (Verdict::Again, _) if body.recall() => {
-                    shared.metrics.retried("connection");
+                    access.retries("connection");
                     self.facts.failures += 1;
                 }
                 (Verdict::GiveUp { maybe_executed }, sent) => return Err(give_up(sent.err(), body, maybe_executed)),
@@ -177,9 +184,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// A new token in place of the one that was refused. `false`: it is too young to be at fault.
-    pub async fn renew(&mut self, claims: Option<&Claims>) -> Result<bool, LeaseError> {
+    pub async fn renew(&mut self, claims: Option<&Claims>, access: &mut Access) -> Result<bool, LeaseError> {
         let vault = &self.proxy.shared.vault;
-        match vault.reject(self.subject, &self.lease, self.upstream_id, claims).await? {
+        let (step, span) = access.step_with_context();
+        let asked = self.upstream_id.within(span.as_ref());
+        let rejected = vault.reject(self.subject, &self.lease, asked, claims).await;
+        access.leased(step, Some(if claims.is_some() { "claims" } else { "401" }), rejected.as_ref().err());
+        match rejected? {
             Rejected::Renewed(renewed) => self.lease = renewed,
             Rejected::TooYoung => return Ok(false),
         }

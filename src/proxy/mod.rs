@@ -115,7 +115,8 @@ impl Proxy {
         let client_request_id = head.headers.get(&CLIENT_REQUEST_ID).cloned();
         let origin = forwarded::origin(&peer.address, &head.headers, &shared.trusted_proxies);
         // Boxed: it travels with the answer, through every layer.
-        let mut access = Box::new(Access::new(&head, origin, request_id, &self.ledger));
+        let mut access =
+            Box::new(Access::new(&head, origin, request_id, shared.traces.begin(peer.secure), &self.ledger));
         let request_id = request_id.as_str();
         // hyper closes a connection whose request was not read to its end; the client should know.
         let unread = head.version < Version::HTTP_2 && !body.is_end_stream();
@@ -149,7 +150,7 @@ impl Proxy {
         shared.admission.spare_memory()?;
         let presented = Presented::read(&head.headers)?;
         let caller = shared.clients.identify(&presented, peer).await?;
-        access.client = Some(Arc::clone(&caller.client.name));
+        access.is_from(&caller.client.name, &head.headers);
 
         let naming = shared.naming(&head, peer);
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -176,8 +177,9 @@ impl Proxy {
         if upstream.rewrite_links {
             media::accept_what_we_read(&mut outbound.headers);
         }
+        access.passes_on(&mut outbound.headers);
         let method = outbound.method.clone();
-        let mut exchange = Exchange::begin(self, route.upstream, &subject, peer.secure, patience).await?;
+        let mut exchange = Exchange::begin(self, route.upstream, &subject, peer.secure, patience, access).await?;
         let answer = match message {
             Message::Plain(body) => exchange.send(&outbound, &body, access).await?,
             Message::Batch(batch) => Box::pin(batch.run(shared, &terms, &mut exchange, outbound, access)).await?,

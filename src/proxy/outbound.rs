@@ -10,6 +10,7 @@ use http::{Method, Request, Uri, Version};
 
 use super::error::{Kind, Refusal};
 use crate::clock::Moment;
+use crate::traces::TRACEPARENT;
 
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 
@@ -33,6 +34,8 @@ pub struct OutboundHead {
 pub struct Attempt<'a> {
     pub head: &'a OutboundHead,
     pub authorization: &'a HeaderValue,
+    /// The trace that it belongs to, where there is one of ours.
+    pub traceparent: Option<&'a HeaderValue>,
     /// When it is made.
     pub at: Moment,
 }
@@ -75,11 +78,16 @@ impl OutboundHead {
 
     /// One attempt, with this token.
     pub fn attempt<'a>(&'a self, authorization: &'a HeaderValue, at: Moment) -> Attempt<'a> {
-        Attempt { head: self, authorization, at }
+        Attempt { head: self, authorization, traceparent: None, at }
     }
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    #[must_use]
+    pub fn traced(self, traceparent: Option<&'a HeaderValue>) -> Self {
+        Self { traceparent, ..self }
+    }
+
     /// As HTTP/2 wants it: the authority in the URI, and every body framed by the protocol itself.
     pub fn http2<B>(&self, body: B, destination: &Destination) -> Request<B> {
         let mut request = Request::new(body);
@@ -95,6 +103,9 @@ impl Attempt<'_> {
             headers.append(name, value.clone());
         }
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        if let Some(traceparent) = self.traceparent {
+            headers.insert(TRACEPARENT, traceparent.clone());
+        }
         request
     }
 }
@@ -239,6 +250,17 @@ mod tests {
         assert_eq!(sent.headers().len(), 3);
         assert_eq!(sent.headers()["authorization"], "Bearer ours");
         assert_eq!(sent.uri().authority().unwrap(), "graph.microsoft.com");
+    }
+
+    #[test]
+    fn the_attempts_own_trace_stands_in_for_the_clients() {
+        let mut head = outbound("/v1.0/me", &[("connection", "traceparent")]);
+        head.headers.remove(&TRACEPARENT);
+        let (token, trace) = (HeaderValue::from_static("b"), HeaderValue::from_static("00-1-2-01"));
+        let attempt = head.attempt(&token, Moment::default());
+        assert!(!attempt.http2((), &destination()).headers().contains_key(&TRACEPARENT));
+        let traced = attempt.traced(Some(&trace)).http2((), &destination());
+        assert_eq!(traced.headers().get_all(&TRACEPARENT).iter().collect::<Vec<_>>(), [&trace]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::config::{self, Changes, ServerLimits};
 use crate::hosts::{HostRefusal, Hosts};
 use crate::metrics::Metrics;
 use crate::process::memory::Pressure;
+use crate::traces::Traces;
 use crate::vault::{UpstreamId, Vault};
 
 /// Makes a sign-in link for an account that needs one.
@@ -53,6 +54,7 @@ pub struct Shared {
     pub(super) denials: Denials,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
 }
 
 /// What `Shared` is made of.
@@ -67,6 +69,7 @@ pub struct Setup<'a> {
     pub pressure: Pressure,
     pub clock: Clock,
     pub metrics: Metrics,
+    pub traces: Traces,
     /// A reload: what did not change stays as it is, with all that it has counted and connected.
     pub before: Option<Before<'a>>,
 }
@@ -106,8 +109,20 @@ impl Shared {
     }
 
     pub fn new(setup: Setup<'_>) -> Result<Self, TemplateError> {
-        let Setup { server, upstreams, clients, hosts, vault, links, denials, pressure, clock, metrics, before } =
-            setup;
+        let Setup {
+            server,
+            upstreams,
+            clients,
+            hosts,
+            vault,
+            links,
+            denials,
+            pressure,
+            clock,
+            metrics,
+            traces,
+            before,
+        } = setup;
         let (mut templates, mut known) = (Vec::new(), Vec::new());
         for config in upstreams.values() {
             let Some(id) = vault.upstream(&config.name) else { continue };
@@ -153,6 +168,7 @@ impl Shared {
             denials,
             clock,
             metrics,
+            traces,
         })
     }
 

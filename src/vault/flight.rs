@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::lease::Lease;
 use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
-use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name};
+use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name, trace_exchange};
 use crate::account::Alias;
 use crate::claims::Claims;
 use crate::clock::Moment;
@@ -21,6 +21,7 @@ use crate::secret::Secret;
 use crate::store::{
     Claim, Commit, Committed, Failed, Failure, FailureKind, Fingerprint, Grant, Reason, Refusal, Status, StoreError,
 };
+use crate::traces::Context;
 
 /// What the provider refuses for another reason of ours is asked again after this time.
 const CONFIG_PAUSE: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub(super) struct Flight {
     pub(super) want: Want,
     /// Ask the provider even if the account waits for interaction or backs off: the operator's word.
     pub(super) forced: bool,
+    /// The step of whoever started it.
+    pub(super) span: Option<Context>,
 }
 
 /// How one round of a flight went on.
@@ -206,6 +209,7 @@ impl Flight {
         fault::point("fp06");
         entry.gate.heard(&grant.key, outcome.as_ref().map(|_| ()));
         let took = self.vault.clock.moment().since(started);
+        trace_exchange(self.span.as_ref(), &grant.key.provider, "refresh_token", started, &outcome);
         match outcome {
             Ok(reply) => {
                 self.vault.metrics.refreshed(&grant.key.provider, "ok", took);

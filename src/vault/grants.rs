@@ -137,7 +137,7 @@ impl Vault {
             let parked = grant.parked.iter().filter(|parked| parked.scope_set == upstream.scope_set);
             let claims = parked.filter_map(|parked| parked.asked.clone()).reduce(|all, more| all.merge(&more));
             let want = Want { claims, ..Want::newer_than(grant.version) };
-            self.obtain(&subject, id, want, true).await?;
+            self.obtain(&subject, id.into(), want, true).await?;
         }
         self.0.store.find(alias.as_str()).await?.ok_or(LeaseError::NoAccount)
     }

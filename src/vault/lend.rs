@@ -14,7 +14,7 @@ use super::lease::{Freshness, Lease};
 use super::minted::Cell;
 use super::minting::Minting;
 use super::slot::{Boarding, Landing, Slot, Want, answers};
-use super::{Inner, LeaseError, Rejected, Subject, UpstreamId, Vault};
+use super::{Asked, Inner, LeaseError, Rejected, Subject, UpstreamId, Vault};
 use crate::account::Alias;
 use crate::claims::Claims;
 use crate::clock::Clock;
@@ -42,10 +42,12 @@ enum Crew {
 
 impl Vault {
     /// A token for `upstream` that lives. A fresh one costs one map read.
-    pub async fn lease(&self, subject: &Subject, upstream: UpstreamId) -> Result<Arc<Lease>, LeaseError> {
+    pub async fn lease(&self, subject: &Subject, asked: impl Into<Asked<'_>>) -> Result<Arc<Lease>, LeaseError> {
+        let asked = asked.into();
+        let upstream = asked.upstream;
         subject.may_ask(&self.0.clock)?;
         let Some(current) = self.0.current(subject, upstream) else {
-            return self.obtain(subject, upstream, Want::default(), false).await;
+            return self.obtain(subject, asked, Want::default(), false).await;
         };
         current.mark_used();
         let newer = Want::newer_than(current.version);
@@ -57,11 +59,11 @@ impl Vault {
                 }
                 Ok(current)
             }
-            Freshness::Expiring => match self.obtain(subject, upstream, newer, false).await {
+            Freshness::Expiring => match self.obtain(subject, asked, newer, false).await {
                 Err(error) if current.lives(self.0.clock.moment()) && error.spares_old_token() => Ok(current),
                 result => result,
             },
-            Freshness::Expired => self.obtain(subject, upstream, Want::default(), false).await,
+            Freshness::Expired => self.obtain(subject, asked, Want::default(), false).await,
         }
     }
 
@@ -71,9 +73,11 @@ impl Vault {
         &self,
         subject: &Subject,
         lease: &Lease,
-        upstream: UpstreamId,
+        asked: impl Into<Asked<'_>>,
         challenge: Option<&Claims>,
     ) -> Result<Rejected, LeaseError> {
+        let asked = asked.into();
+        let upstream = asked.upstream;
         subject.may_ask(&self.0.clock)?;
         let newest = self.0.current(subject, upstream);
         if newest.as_ref().is_none_or(|newest| newest.version <= lease.version) && self.is_too_young(lease, challenge) {
@@ -84,7 +88,7 @@ impl Vault {
         if !answered && self.0.is_challenged_too_often(subject, upstream, challenge) {
             return Ok(Rejected::TooYoung);
         }
-        self.obtain(subject, upstream, want, false).await.map(Rejected::Renewed)
+        self.obtain(subject, asked, want, false).await.map(Rejected::Renewed)
     }
 
     /// As `reject`, for the benefit of later requests: nobody waits.
@@ -113,12 +117,12 @@ impl Vault {
     pub(super) async fn obtain(
         &self,
         subject: &Subject,
-        upstream: UpstreamId,
+        asked: Asked<'_>,
         want: Want,
         forced: bool,
     ) -> Result<Arc<Lease>, LeaseError> {
         let want = subject.complete(want);
-        let waiting = self.wait_in(self.0.seat(subject, upstream), upstream, &want, forced);
+        let waiting = self.wait_in(self.0.seat(subject, asked.upstream), asked, &want, forced);
         let result = tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| {
             let text = format!("the refresh takes longer than {} s", PATIENCE.as_secs());
             Err(LeaseError::ProviderUnavailable { text, retry_after: COME_BACK })
@@ -131,13 +135,7 @@ impl Vault {
         result
     }
 
-    async fn wait_in(
-        &self,
-        seat: Seat,
-        upstream: UpstreamId,
-        want: &Want,
-        forced: bool,
-    ) -> Result<Arc<Lease>, LeaseError> {
+    async fn wait_in(&self, seat: Seat, asked: Asked<'_>, want: &Want, forced: bool) -> Result<Arc<Lease>, LeaseError> {
         let inner = &self.0;
         for _ in 0..FLIGHTS {
             let now = inner.clock.moment();
@@ -147,7 +145,7 @@ impl Vault {
             if let Some(failure) = seat.slot.shared_failure(seat.place, want, now).filter(|_| !forced) {
                 return Err(failure);
             }
-            let mut landing = inner.fly(&seat, upstream, want, forced, Urgency::OnDemand);
+            let mut landing = inner.fly(&seat, asked, want, forced, Urgency::OnDemand);
             let landed = landing.wait_for(Option::is_some).await;
             match landed.as_deref() {
                 Ok(Some(Ok(lease))) if want.accepts(lease, inner.clock.moment()) => return Ok(Arc::clone(lease)),
@@ -221,14 +219,14 @@ impl Inner {
         let want = subject.complete(want);
         let seat = self.seat(subject, upstream);
         let failed = seat.slot.shared_failure(seat.place, &want, self.clock.moment()).is_some();
-        (!failed).then(|| self.fly(&seat, upstream, &want, false, Urgency::AheadOfTime))
+        (!failed).then(|| self.fly(&seat, upstream.into(), &want, false, Urgency::AheadOfTime))
     }
 
-    /// The flight under way for this seat, or a new one, started detached from whoever asks.
+    /// The flight under way for this seat, or a new one, started detached from whoever asks. It is in the trace of who started it.
     fn fly(
         self: &Arc<Self>,
         seat: &Seat,
-        upstream: UpstreamId,
+        asked: Asked<'_>,
         want: &Want,
         forced: bool,
         urgency: Urgency,
@@ -237,14 +235,14 @@ impl Inner {
             Boarding::UnderWay(landing) => return landing,
             Boarding::New(pilot, landing) => (pilot, landing),
         };
-        let (vault, want, upstream) = (Arc::clone(self), want.clone(), upstream.at);
+        let (vault, want, upstream, span) = (Arc::clone(self), want.clone(), asked.upstream.at, asked.span.cloned());
         match &seat.crew {
             Crew::Account(alias) => {
-                let flight = Flight { vault, alias: alias.clone(), pilot, upstream, want, forced };
+                let flight = Flight { vault, alias: alias.clone(), pilot, upstream, want, forced, span };
                 self.tasks.spawn(flight.run());
             }
             Crew::Minted(cell) => {
-                let minting = Minting { vault, cell: Arc::clone(cell), pilot, upstream, want };
+                let minting = Minting { vault, cell: Arc::clone(cell), pilot, upstream, want, span };
                 self.tasks.spawn(minting.run());
             }
         }

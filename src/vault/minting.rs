@@ -12,11 +12,15 @@ use super::lease::{Lease, Whose};
 use super::minted::Cell;
 use super::slot::{Ended, Pilot, Source, Want};
 use super::timing::{backoff, worth_a_second_try};
-use super::{Assertion, Inner, LeaseError, ProviderEntry, STATE_MEMORY, UpstreamEntry, access_token, outcome_name};
+use super::{
+    Assertion, Inner, LeaseError, ProviderEntry, STATE_MEMORY, UpstreamEntry, access_token, outcome_name,
+    trace_exchange,
+};
 use crate::account::AccountKey;
 use crate::claims::Claims;
 use crate::config::Rotation;
 use crate::oauth::{Class, TokenError, TokenReply};
+use crate::traces::Context;
 
 /// The whole exchange with the provider.
 const EXCHANGE: Duration = Duration::from_secs(8);
@@ -28,6 +32,8 @@ pub(super) struct Minting {
     pub(super) upstream: usize,
     /// With an assertion on behalf of its user, without one for the app itself.
     pub(super) want: Want,
+    /// The step of whoever started it.
+    pub(super) span: Option<Context>,
 }
 
 impl Minting {
@@ -98,6 +104,8 @@ impl Minting {
         };
         let user = self.want.assertion.as_ref().map(|assertion| (&assertion.tenant, &assertion.subject));
         entry.gate.heard(&(self.upstream, user), outcome.as_ref().map(|_| ()));
+        let grant = if user.is_some() { "on_behalf_of" } else { "client_credentials" };
+        trace_exchange(self.span.as_ref(), &upstream.provider, grant, started, &outcome);
         let name = outcome.as_ref().map_or_else(|error| outcome_name(error.class), |_| "ok");
         self.vault.metrics.refreshed(&upstream.provider, name, self.vault.clock.moment().since(started));
         outcome

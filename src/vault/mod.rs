@@ -55,6 +55,7 @@ use crate::oauth::{Class, Provider, TokenError, TokenReply};
 use crate::secret::Secret;
 use crate::store::{self, AccessToken, Grant, Store};
 use crate::tasks::Tasks;
+use crate::traces::{self, Context, Ended as Step, Value};
 
 /// A wrong credential of ours is tried again after this time, once for the provider and not once an account.
 const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
@@ -119,6 +120,26 @@ pub struct UpstreamId {
     /// In the configuration's order.
     at: usize,
     place: usize,
+}
+
+/// What is asked for, and in which step of which trace.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    upstream: UpstreamId,
+    span: Option<&'a Context>,
+}
+
+impl UpstreamId {
+    /// Asked for within a step that is recorded: what is done at the provider for it is recorded too.
+    pub fn within(self, span: Option<&Context>) -> Asked<'_> {
+        Asked { upstream: self, span }
+    }
+}
+
+impl From<UpstreamId> for Asked<'_> {
+    fn from(upstream: UpstreamId) -> Self {
+        Self { upstream, span: None }
+    }
 }
 
 /// For whom a token is wanted.
@@ -363,6 +384,20 @@ fn access_token(reply: &TokenReply, scope_set: String, claims: Option<Claims>, n
         refresh_after: reply.refresh_in.map(|wait| now.plus(wait)),
         claims,
     }
+}
+
+/// What a request to the token endpoint was, for whoever's trace it is.
+fn trace_exchange(
+    span: Option<&Context>,
+    provider: &str,
+    grant: &'static str,
+    began: Moment,
+    outcome: &Result<TokenReply, TokenError>,
+) {
+    let Some(span) = span else { return };
+    let attributes = vec![("bearerd.provider", Value::cut(provider)), ("bearerd.grant_type", Value::Word(grant))];
+    let error = outcome.as_ref().err().map(|error| Value::Word(outcome_name(error.class)));
+    span.ended("refresh", traces::Kind::Client, began, Step { attributes, error, message: None });
 }
 
 /// The value of `outcome` in the metric.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["account", "audit", "claims", "clock", "fault", "hosts", "metrics", "process", "secret", "tasks", "tls"],
     &["config", "graph"],
-    &["oauth", "store"],
+    &["oauth", "store", "traces"],
     &["vault"],
     &["proxy", "signin", "admin"],
     &["app", "cli", "server", "front", "sandbox", "telemetry", "main"],

@@ -39,5 +39,6 @@ mod secrets;
 mod signin;
 mod streaming;
 mod throttling;
+mod traces;
 mod upstreams;
 mod vault;

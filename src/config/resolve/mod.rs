@@ -7,6 +7,7 @@ mod credential;
 mod identity;
 mod provider;
 mod rules;
+mod traces;
 mod upstream;
 
 pub use client::client_name;
@@ -50,6 +51,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
     let clients = client::clients(&root, server.as_ref().ok(), upstreams.as_ref().ok(), able.as_ref());
     let audit = root.section("audit").and_then(|section| Ok(Audit { keep: section.get("keep", duration)? }));
     let log = root.section("log").and_then(|section| log(&section));
+    let traces = root.section("traces").and_then(|section| traces::traces(&section));
     let config = Config {
         server: server?,
         admin: admin?,
@@ -60,6 +62,7 @@ pub fn resolve(tree: &Table, environment: &BTreeMap<String, String>, report: &Re
         clients: clients?,
         audit: audit?,
         log: log?,
+        traces: traces?,
         // Known when everything is read.
         masked: Masked::default(),
     };

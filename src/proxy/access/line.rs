@@ -27,6 +27,8 @@ pub struct Entry<'a> {
     pub took_ms: u64,
     pub upstream_ms: Option<u64>,
     pub broke_off: Option<&'a str>,
+    /// Where requests are traced.
+    pub trace_id: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -71,6 +73,9 @@ impl Entry<'_> {
         }
         if let Some(why) = self.broke_off {
             to.text("broke_off", why);
+        }
+        if let Some(trace) = self.trace_id {
+            to.text("trace_id", trace);
         }
     }
 }

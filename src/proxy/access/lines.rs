@@ -172,6 +172,7 @@ mod tests {
                 took_ms: 3,
                 upstream_ms: None,
                 broke_off: None,
+                trace_id: None,
             };
             to.add(&entry, &self.clock);
         }

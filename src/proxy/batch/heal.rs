@@ -140,9 +140,9 @@ impl Healing<'_, '_> {
         if self.refused_for_good || self.exchange.about(outcome) != Verdict::NewToken {
             return false;
         }
-        let why = match self.exchange.renew(refused.claims.as_ref()).await {
+        let why = match self.exchange.renew(refused.claims.as_ref(), self.access).await {
             Ok(true) => {
-                self.shared.metrics.retried("batch_401");
+                self.access.retries("batch_401");
                 self.renewed = true;
                 return true;
             }
@@ -166,7 +166,7 @@ impl Healing<'_, '_> {
         if !self.exchange.wait(wait, self.access.place.as_ref()).await {
             return false;
         }
-        self.shared.metrics.retried("batch_throttled");
+        self.access.retries("batch_throttled");
         true
     }
 

@@ -36,7 +36,9 @@ fn the_example_shows_every_key_as_the_code_knows_it() {
                 |text: &str| text.split(',').filter(|item| !item.is_empty()).map(toml::Value::from).collect::<Vec<_>>();
             let default = match key.kind {
                 Kind::List => list(text).into(),
-                Kind::Flag | Kind::Integer | Kind::Number => text.parse::<toml::Value>().expect("a literal"),
+                Kind::Flag | Kind::Integer | Kind::Number | Kind::Share => {
+                    text.parse::<toml::Value>().expect("a literal")
+                }
                 _ => toml::Value::from(text),
             };
             assert_eq!(value.parse::<toml::Value>().expect(path), default, "{path}");

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::house::*;
 use crate::harness::*;
+use crate::traces::collector::Collector;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const TLS: &str = "[server.tls]\ncert_file = \"HOME/cert.pem\"\nkey_file = \"HOME/key.pem\"\n";
@@ -286,4 +287,23 @@ async fn an_answer_that_streams_goes_on_to_its_end() {
     assert_eq!(answer.status(), 200);
     assert!(!within(answer.into_body().collect()).await.expect("a whole body").to_bytes().is_empty());
     assert_eq!(house.count("applied"), 10);
+}
+
+#[tokio::test]
+async fn traces_begin_move_and_end_with_a_reload() {
+    let house = House::start("").await;
+    let (first, second) = (Collector::start().await, Collector::start().await);
+    assert_eq!(house.status(get("/v1.0/me")).await, 200);
+    assert_eq!(house.reload(&first.config("")).await.changed, ["traces.endpoint"]);
+    assert_eq!(house.status(get("/v1.0/me")).await, 200);
+    assert_eq!(house.reload(&second.config("")).await.changed, ["traces.endpoint"]);
+    assert_eq!(house.status(get("/v1.0/me")).await, 200);
+    // What waits for the one that was left is sent too.
+    assert_eq!((first.spans(3).await.len(), second.spans(3).await.len()), (3, 3));
+    assert_eq!(house.reload("").await.changed, ["traces.endpoint"]);
+    assert_eq!(house.status(get("/v1.0/me")).await, 200);
+    let told: Vec<_> = house.rig.seen().iter().map(|seen| seen.header("traceparent").len()).collect();
+    assert_eq!(told, [0, 1, 1, 0]);
+    house.rig.app.drain().await;
+    assert_eq!((first.now().len(), second.now().len()), (3, 3));
 }

@@ -69,6 +69,9 @@ pub fn write(output: &mut Vec<u8>, attempt: &Attempt<'_>, sent: Sent) {
         line(output, name.as_str(), value.as_bytes());
     }
     line(output, "authorization", attempt.authorization.as_bytes());
+    if let Some(traceparent) = attempt.traceparent {
+        line(output, "traceparent", traceparent.as_bytes());
+    }
     match sent {
         Sent::Nothing => {}
         Sent::Length(length) => line(output, "content-length", length.to_string().as_bytes()),
