@@ -1,5 +1,5 @@
 # Sourced before the commands of a document: the hands of its reader, and stand-ins where the document means more than this machine.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # KEY is for the documents, BEARERD_... for the program
 #
 # What a comment of the document asks for is done here: the entry that `clients new` prints is appended to bearerd.toml and its key kept in
 # KEY, a sign-in link is opened. `serve` and `sandbox` go on in the background whether or not the document says `&`, and are waited for.

@@ -47,7 +47,7 @@ impl Document {
                 (Some(language), None) => open = Some((language, String::new())),
                 (Some(_), Some(block)) => blocks.push(block),
                 (None, Some((language, text))) => open = Some((language, text + line + "\n")),
-                (None, None) => prose += &format!("{line}\n"),
+                (None, None) => prose.extend([line, "\n"]),
             }
         }
         assert!(open.is_none(), "{}: a block does not end", self.path.display());

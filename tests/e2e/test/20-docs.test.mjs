@@ -40,7 +40,7 @@ const STORIES = {
     Files: { before: 'export HOME=$PWD' },
     Keys: { before: SERVER, after: 'bearerd keys status' },
     'What would this request meet?': { before: SIGNED_IN, shows: [/"sent":\s*true/] },
-    'Admin API': { before: SIGNED_IN, shows: [/"state":\s*"active"/, /"url":\s*"http/, /"name":\s*"payroll"/, /"alias":\s*"carol"/] },
+    'Admin API': { before: SIGNED_IN, shows: [/"status":\s*"active"/, /"url":\s*"http/, /"name":\s*"payroll"/, /"alias":\s*"carol"/] },
     Reload: { before: `${SIGNED_IN}\nTOKEN=unused`, shows: [/"outcome":\s*"unchanged"/] },
   },
   'docs/sandbox.md': { Faults: {} },
