@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use super::UpstreamEntry;
+use super::import::Imports;
 use super::keep_alive::Schedule;
 use super::slot::Slot;
 use crate::account::Alias;
@@ -24,6 +25,7 @@ pub(super) struct Memory {
     /// The newest change of the store that memory follows. `None`: not asked yet.
     pub(super) seen: tokio::sync::Mutex<Option<u64>>,
     pub(super) schedule: Schedule,
+    pub(super) imports: Imports,
 }
 
 /// The places of a slot, in their order. They only become more: by the scopes that the configuration had since the start.
@@ -45,6 +47,7 @@ impl Memory {
             places: Places::default(),
             seen: tokio::sync::Mutex::default(),
             schedule: Schedule::default(),
+            imports: Imports::default(),
         }
     }
 
