@@ -122,6 +122,9 @@ impl App {
         let in_force = InForce::new(config.clone(), made);
         let live = Live::new(current, fronts, own_pages, data.terms(), in_force, reloadable);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, live.admin())?;
+        for address in admin.addresses() {
+            core.store.is_reached_at(address);
+        }
         live.begin();
         Ok(Self { live, data, pages, admin })
     }
