@@ -136,6 +136,12 @@ impl From<&config::Server> for Settings {
 }
 
 impl Settings {
+    /// For the sign-in pages' own listener: the server's TLS, and no certificate of a browser is asked for.
+    pub fn pages(server: &config::Server) -> Self {
+        let tls = server.tls.clone().map(|tls| config::Tls { client_ca_pem: None, ..tls });
+        Self { tls, ..Self::small() }
+    }
+
     /// For a plain listener with few clients, such as the admin listener.
     pub fn small() -> Self {
         Self {

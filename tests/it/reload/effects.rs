@@ -1,9 +1,11 @@
 //! What a new configuration changes for those who come, and what it leaves to those who are there.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bearerd::config::Listen;
 use bearerd::sandbox::{Effect, Fault, Gate, Options};
 use http_body_util::BodyExt as _;
 use rustls::pki_types::ServerName;
@@ -43,7 +45,11 @@ pub async fn certificate(house: &House) -> Vec<u8> {
 }
 
 async fn tls(house: &House) -> (Vec<u8>, TlsStream<TcpStream>) {
-    let stream = within(TcpStream::connect(house.rig.data)).await.expect("it accepts");
+    tls_at(house.rig.data).await
+}
+
+async fn tls_at(address: SocketAddr) -> (Vec<u8>, TlsStream<TcpStream>) {
+    let stream = within(TcpStream::connect(address)).await.expect("it accepts");
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS")
@@ -115,6 +121,31 @@ async fn a_new_certificate_is_shown_to_who_comes_and_who_is_there_stays() {
     assert_eq!(shown, second.der);
     assert_eq!(whole(http1_over(stream).await.send_request(get("/v1.0/me"))).await.status(), 200);
     assert_eq!(whole(there.send_request(get("/v1.0/me"))).await.status(), 200, "over the old connection");
+}
+
+/// Passwords, codes and cookies pass there.
+#[tokio::test]
+async fn the_pages_own_listener_speaks_the_servers_tls_and_keeps_it_as_long_as_its_address() {
+    let (first, second) = (pair(), pair());
+    let own = format!("{TLS}[signin]\nlisten = \"127.0.0.1:0\"\n");
+    let house = House::with(Options::default(), &own, |home| first.put(home)).await;
+    let [Listen::Tcp(pages)] = house.rig.app.page_addresses() else { panic!("no pages") };
+    let page = || bare("GET", "/.bearerd/login").body(empty()).unwrap();
+    let mut plain = Wire::over(TcpStream::connect(*pages).await.expect("it accepts"));
+    plain.send("GET /.bearerd/login HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(!plain.rest().await.starts_with(b"HTTP/"), "plain HTTP has no answer");
+    let (shown, stream) = tls_at(*pages).await;
+    assert_eq!(shown, first.der);
+    let answer = whole(http1_over(stream).await.send_request(page())).await;
+    assert!(header(&answer, "content-type").is_some_and(|kind| kind.starts_with("text/html")), "{answer:?}");
+
+    second.put(house.home());
+    assert_eq!(said(&house.ask().await), changed(["server.tls.cert_file", "server.tls.key_file"]));
+    assert_eq!(tls_at(*pages).await.0, second.der);
+    // The address stays until the next start, and so does what it was allowed by.
+    let needs_restart = house.reload("").await.needs_restart;
+    assert_eq!(needs_restart, ["server.tls.cert_file", "server.tls.key_file", "signin.listen"]);
+    assert_eq!(tls_at(*pages).await.0, second.der);
 }
 
 #[tokio::test]
