@@ -257,13 +257,13 @@ mod tests {
         }
         let tls = format!("{{ cert_file = {cert:?}, key_file = {key:?} }}");
         let guarded = with(&format!(
-            "[server]\nlisten = \"0.0.0.0:443\"\ntls = {tls}\n[admin]\nlisten = \"0.0.0.0:81\"\ntoken = \"t\""
+            "[server]\nlisten = \"0.0.0.0:443\"\ntls = {tls}\n[admin]\nlisten = \"0.0.0.0:81\"\ntoken = \"a-token-of-operators\""
         ));
         let open = with("[server]\nlisten = \"127.0.0.1:443\"\n[admin]\nlisten = \"127.0.0.1:81\"");
         let changes = Changes::between(&guarded, &guarded, &open);
         assert!(!changes.touch("admin") && !changes.touch("server.tls"), "{changes:?}");
         assert!(changes.hold_back("admin.token") && changes.hold_back("server.tls"), "{changes:?}");
-        let renewed = with("[admin]\nlisten = \"127.0.0.1:81\"\ntoken = \"u\"");
+        let renewed = with("[admin]\nlisten = \"127.0.0.1:81\"\ntoken = \"another-of-operators\"");
         assert!(Changes::between(&guarded, &guarded, &renewed).touch("admin.token"));
     }
 

@@ -96,7 +96,7 @@ impl Beside {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_say_the_same() {
-    let beside = Beside::start("admin.token = \"letmein-letmein\"").await;
+    let beside = Beside::start("admin.token = \"letmein-letmein-letmein\"").await;
     for arguments in [
         &["list"][..],
         &["list", "--format", "json"],
@@ -172,15 +172,15 @@ async fn over_a_socket_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_the_server_does_not_take_is_said() {
-    let beside = Beside::start("admin.token = \"letmein-letmein\"").await;
+    let beside = Beside::start("admin.token = \"letmein-letmein-letmein\"").await;
     let listen = match beside.rig.app.admin_addresses() {
         [Listen::Tcp(address)] => *address,
         other => panic!("{other:?}"),
     };
-    beside.configure(&format!("admin.token = \"another\"\nadmin.listen = \"{listen}\""));
+    beside.configure(&format!("admin.token = \"another-one-of-length\"\nadmin.listen = \"{listen}\""));
     let done = beside.accounts(&["list"]).await;
     assert!(done.assert(1).err.contains("the running server takes another admin.token"), "{}", done.err);
-    assert!(!done.err.contains("another\n") && !done.err.contains("letmein"), "{}", done.err);
+    assert!(!done.err.contains("another-one") && !done.err.contains("letmein"), "{}", done.err);
 }
 
 /// Somebody else has the port that the configuration names, and says there what our server says: no token ever goes there, nor to
@@ -193,7 +193,7 @@ async fn a_server_that_is_not_ours_is_told_nothing() {
     let relay = spawn_here(relay(impostor, beside.admin()));
     let left_behind = beside.holders().join("0123456789abcdef0123456789abcdef.lock");
     std::fs::write(left_behind, format!("1 1\n{address}\n")).expect("a file");
-    beside.configure(&format!("admin.token = \"letmein-letmein\"\nadmin.listen = \"{address}\""));
+    beside.configure(&format!("admin.token = \"letmein-letmein-letmein\"\nadmin.listen = \"{address}\""));
     let file = beside.import("bob", "bob");
     let done = beside.accounts(&["import", &file]).await;
     assert_eq!(done.assert(0).out, "1 imported, 0 failed\n");
