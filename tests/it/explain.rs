@@ -389,7 +389,8 @@ async fn the_admin_route_takes_questions_and_nothing_else() {
         beside.rig.send_to_admin(request.body(full(body.to_owned())).expect("a request")).await
     };
     let typed = |request: http::request::Builder| request.header("content-type", "application/json");
-    let known = |request: http::request::Builder| typed(request).header("authorization", "Bearer letmein-letmein-letmein");
+    let known =
+        |request: http::request::Builder| typed(request).header("authorization", "Bearer letmein-letmein-letmein");
     let question = json!({"account": "alice", "method": "GET", "path": "/v1.0/me"}).to_string();
     assert_eq!(ask(&known, &question).await.status(), 200);
     let answer = ask(&typed, &question).await;

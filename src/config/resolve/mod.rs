@@ -166,7 +166,9 @@ fn admin(section: &Section<'_>) -> Result<Admin, Reported> {
     let token = section.secret("token").and_then(|token| match &token {
         Some(secret) if secret.expose().chars().count() < SHORTEST_TOKEN => {
             let key = if section.has("token") { "token" } else { "token_file" };
-            let what = format!("is shorter than {SHORTEST_TOKEN} characters: it could be guessed; openssl rand -hex 32 makes one");
+            let what = format!(
+                "is shorter than {SHORTEST_TOKEN} characters: it could be guessed; openssl rand -hex 32 makes one"
+            );
             Err(section.mistake(key, what))
         }
         _ => Ok(token),

@@ -59,7 +59,8 @@ async fn why_something_is_not_ready_only_operators_read() {
     for headers in [&[][..], &[("authorization", "Bearer guess")], &[("authorization", TOKEN)]] {
         let answer = ask(&rig, "/readyz", headers).await;
         assert_eq!(answer.status(), 503);
-        let expected = serde_json::json!({"ready": false, "checks": {"providers": {"ok": true}, "store": {"ok": false}}});
+        let expected =
+            serde_json::json!({"ready": false, "checks": {"providers": {"ok": true}, "store": {"ok": false}}});
         assert_eq!(json(&answer), expected);
     }
     let answer = ask(&rig, "/readyz", &[("authorization", &right)]).await;

@@ -14,7 +14,11 @@ fn secrets_from_files() {
     let text = |path: &Path| format!("{MINIMAL}[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = {path:?}");
     let token = good(&text(&file(&home, "good", "hunter2-of-operators\n", 0o600))).config.admin.token.expect("a token");
     assert_eq!(token.expose(), "hunter2-of-operators");
-    let marked = good(&text(&file(&home, "marked", "\u{feff}hunter2-of-operators\r\n", 0o600))).config.admin.token.expect("a token");
+    let marked = good(&text(&file(&home, "marked", "\u{feff}hunter2-of-operators\r\n", 0o600)))
+        .config
+        .admin
+        .token
+        .expect("a token");
     assert_eq!(marked.expose(), "hunter2-of-operators", "what an editor adds is no part of it");
     let grouped = good(&text(&file(&home, "grouped", "hunter2-of-operators", 0o440)));
     assert!(grouped.warnings[0].contains("grouped: its group can access it (mode 440)"), "{:?}", grouped.warnings);
@@ -30,7 +34,8 @@ fn secrets_from_files() {
         assert!(mistakes.starts_with("admin.token_file: ") && mistakes.contains(expected), "{mistakes}");
         assert!(!mistakes.contains("hunter2-of-operators"), "{mistakes}");
     }
-    let both = format!("{}\ntoken = \"hunter2-of-operators\"", text(&file(&home, "good", "hunter2-of-operators", 0o600)));
+    let both =
+        format!("{}\ntoken = \"hunter2-of-operators\"", text(&file(&home, "good", "hunter2-of-operators", 0o600)));
     assert!(bad(&both).starts_with("admin.token: give either token or token_file, not both"), "{}", bad(&both));
     let both = format!("{MINIMAL}[store]\nkey = \"hunter2-of-operators\"\nkey_file = \"x\"");
     assert!(bad(&both).starts_with("store.key: give either key or key_file, not both"), "{}", bad(&both));
