@@ -128,9 +128,16 @@ impl Live {
         let data_terms = terms(&Settings::from(&config.server), &self.terms)?;
         let page_terms = self.pages.as_ref().map(|(_, running)| terms(&Settings::pages(&config.server), running));
         let page_terms = page_terms.transpose()?;
+        let authorities = |config: &Config| config.server.tls.as_ref().and_then(|tls| tls.client_ca_pem.clone());
+        let running = self.terms.load_full();
+        let trusts_others = authorities(&config) != authorities(&in_force.config);
+        let data_terms = if trusts_others { data_terms } else { data_terms.with_trust_of(&running) };
         let admin = admin(&config, &made, &self.readiness, &self.memory, &self.handle);
         // Nothing fails from here on.
         self.terms.store(Arc::new(data_terms));
+        if trusts_others {
+            running.end_trust();
+        }
         self.limits.store(Arc::new(config.server.limits.clone()));
         for front in &*self.fronts {
             let before = front.get();
@@ -180,10 +187,9 @@ fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
     if changes.hold_back("server.listen") || changes.hold_back("signin.listen") {
         server.tls = server.tls.take().or_else(|| running.server.tls.clone());
     }
-    if changes.hold_back("server.listen") || changes.hold_back("server.tls") {
-        if new.is_default("server", "public_url") {
-            server.public_url = running.server.public_url.clone();
-        }
+    let other_url = changes.hold_back("server.listen") || changes.hold_back("server.tls");
+    if other_url && new.is_default("server", "public_url") {
+        server.public_url = running.server.public_url.clone();
     }
     if new.is_default("signin", "public_url") {
         signin.public_url = server.public_url.clone();

@@ -8,7 +8,7 @@
 //! leaves before has let clients go already, one answer after the other.
 //!
 //! What is served and how connections are treated can be replaced at any time: a request keeps the service that it began with, a
-//! connection its terms.
+//! connection its terms. Only where a client's certificate would not be believed any more does its connection end, with the request under way.
 
 use std::error::Error;
 use std::sync::Arc;
