@@ -160,6 +160,7 @@ async fn the_pages_own_listener_speaks_the_servers_tls_and_keeps_it_as_long_as_i
     assert_eq!(tls_at(*pages).await.0, second.der);
 }
 
+/// T413, of connections that are there: an authority that was removed vouches for nobody.
 #[tokio::test]
 async fn what_a_certificate_began_ends_when_other_authorities_are_believed() {
     let (server, ours, others) = (pair(), pair(), pair());
