@@ -1,7 +1,8 @@
 //! Who may enter: whoever brings the token, or comes over a Unix socket, whose file's mode decides.
 //!
 //! Invariants: a token is compared in constant time; of one network, only so many wrong tokens a minute get a verdict, and none of its
-//! others either, right or wrong; whoever has brought the right token keeps the way in, whatever others try.
+//! others either, right or wrong; whoever has brought the right token keeps the way in, whatever others try. The log hears of each burst of
+//! wrong tokens once more when it is cut off, and no more.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -49,6 +50,20 @@ struct Known {
     forgotten: Moment,
     /// The right token came from here.
     welcome: bool,
+    /// Since a wrong token got a verdict, others got none, and the log has been told.
+    reported: bool,
+}
+
+/// What becomes of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Right,
+    Wrong,
+    /// None for so long; the first of its burst is told to the log.
+    NoVerdict {
+        wait: Duration,
+        first: bool,
+    },
 }
 
 impl Door {
@@ -76,23 +91,25 @@ impl Door {
         let networks = &mut seen.networks;
         let network = network(address);
         let mut known = networks.get(&network).copied().unwrap_or_default();
-        let wait = known.wait(now);
-        if right && (known.welcome || wait.is_zero()) {
-            known.welcome = true;
-        } else if !wait.is_zero() {
-            return Err(Kind::TooManyWrongTokens.because("too many wrong tokens came from this address").after(wait));
-        } else {
-            known.forgotten = known.forgotten.max(now).plus(ANOTHER_AFTER);
-        }
+        let heard = known.hear(right, now);
         if networks.len() >= NETWORKS && !networks.contains_key(&network) {
             forget_one(networks, now);
         }
         networks.insert(network, known);
-        if right {
-            return Ok(());
+        drop(seen);
+        match heard {
+            Heard::Right => Ok(()),
+            Heard::Wrong => {
+                refused(address, "wrong token");
+                Err(Kind::Unauthenticated.because("the bearer token of [admin] is wrong"))
+            }
+            Heard::NoVerdict { wait, first } => {
+                if first {
+                    refused(address, "too many wrong tokens");
+                }
+                Err(Kind::TooManyWrongTokens.because("too many wrong tokens came from this address").after(wait))
+            }
         }
-        tracing::warn!(target: "bearerd::audit", event = "admin_token_refused", outcome = "denied", peer = %address);
-        Err(Kind::Unauthenticated.because("the bearer token of [admin] is wrong"))
     }
 
     /// What this peer has to know: the digest of the token. `None`: nothing.
@@ -107,6 +124,10 @@ impl Guesses {
     }
 }
 
+fn refused(peer: IpAddr, why: &str) {
+    tracing::warn!(target: "bearerd::audit", event = "admin_token_refused", outcome = "denied", why, peer = %peer);
+}
+
 /// The token of the one `Authorization` that there is.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
@@ -116,6 +137,21 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Known {
+    fn hear(&mut self, right: bool, now: Moment) -> Heard {
+        let wait = self.wait(now);
+        if right && (self.welcome || wait.is_zero()) {
+            self.welcome = true;
+            return Heard::Right;
+        }
+        if !wait.is_zero() {
+            let first = !std::mem::replace(&mut self.reported, true);
+            return Heard::NoVerdict { wait, first };
+        }
+        self.forgotten = self.forgotten.max(now).plus(ANOTHER_AFTER);
+        self.reported &= !self.wait(now).is_zero();
+        Heard::Wrong
+    }
+
     /// Until the next wrong token gets a verdict.
     fn wait(&self, now: Moment) -> Duration {
         (self.forgotten.since(now) + ANOTHER_AFTER).saturating_sub(ANOTHER_AFTER * AT_ONCE)
@@ -177,6 +213,28 @@ mod tests {
         assert_eq!([status(&door, "guess", "10.0.0.1"), status(&door, "guess", "10.0.0.1")], [401, 429]);
         clock.advance(ANOTHER_AFTER);
         assert_eq!(status(&door, "t0ken", "10.0.0.1"), 200);
+    }
+
+    #[test]
+    fn the_log_hears_of_a_burst_when_it_is_cut_off_and_no_more() {
+        let clock = Clock::manual(Timestamp::from_secs(0));
+        let mut known = Known { welcome: true, ..Known::default() };
+        let count = |known: &mut Known, guesses: usize| {
+            let heard: Vec<_> = (0..guesses).map(|_| known.hear(false, clock.moment())).collect();
+            let told = heard.iter().filter(|heard| matches!(heard, Heard::NoVerdict { first: true, .. })).count();
+            (heard.iter().filter(|heard| **heard == Heard::Wrong).count(), told)
+        };
+        for _ in 0..3 {
+            assert_eq!(count(&mut known, 1000), (10, 1));
+            assert_eq!(known.hear(true, clock.moment()), Heard::Right, "it stays welcome");
+            clock.advance(ANOTHER_AFTER * AT_ONCE);
+        }
+        assert_eq!(count(&mut known, 1000), (10, 1));
+        // Whoever goes on at the pace that is left is in the same burst.
+        for _ in 0..5 {
+            clock.advance(ANOTHER_AFTER);
+            assert_eq!(count(&mut known, 1000), (1, 0));
+        }
     }
 
     #[test]

@@ -163,7 +163,10 @@ impl Inner {
         Ok(match route.operation {
             Operation::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             Operation::Ready => {
-                let report = readiness.report().await;
+                let mut report = readiness.report().await;
+                if self.door.admit(door::bearer(&head.headers), peer).is_err() {
+                    report = report.without_reasons();
+                }
                 document(if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
             }
             Operation::Metrics => {

@@ -1,6 +1,7 @@
 //! Readiness: whether what the process stands on answers.
 //!
-//! However often it is asked, each check runs at most once a second and one at a time; a check that hangs counts as failed.
+//! However often it is asked, each check runs at most once a second and one at a time; a check that hangs counts as failed. Why one fails is
+//! for operators: it names paths, and what a provider says.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +54,7 @@ pub struct CheckReport {
 }
 
 impl Check {
-    /// `probe` says what is wrong in words that are safe for everyone to read.
+    /// `probe` says what is wrong in words that are safe for operators to read.
     pub fn new<F>(name: &'static str, probe: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Verdict> + Send + 'static,
@@ -99,12 +100,31 @@ impl Readiness {
         for (name, task) in running {
             report.add(name, task.await.unwrap_or_else(|_| Err("the check failed".to_owned())));
         }
+        report.log(last.as_ref().map(|(_, last)| last));
         *last = Some((self.0.clock.moment(), report.clone()));
         report
     }
 }
 
 impl Report {
+    /// What everybody may read.
+    pub fn without_reasons(mut self) -> Self {
+        self.checks.values_mut().for_each(|check| check.error = None);
+        self
+    }
+
+    /// Says what is otherwise than it was.
+    fn log(&self, last: Option<&Self>) {
+        for (name, check) in &self.checks {
+            let before = last.and_then(|last| last.checks.get(name)).and_then(|check| check.error.as_ref());
+            match (&check.error, before) {
+                (Some(error), before) if before != Some(error) => tracing::warn!(check = name, error, "not ready"),
+                (None, Some(_)) => tracing::info!(check = name, "ready again"),
+                _ => {}
+            }
+        }
+    }
+
     fn add(&mut self, name: &'static str, verdict: Verdict) {
         self.ready &= verdict.is_ok();
         self.checks.insert(name, CheckReport { ok: verdict.is_ok(), error: verdict.err() });

@@ -23,7 +23,7 @@ pub(super) struct Live {
     /// One for each worker.
     fronts: Arc<[Arc<Current<Front>>]>,
     /// Where they have a listener of their own.
-    pages: Option<Arc<Current<Pages>>>,
+    pages: Option<(Arc<Current<Pages>>, CurrentTerms)>,
     admin: Arc<Current<Admin>>,
     terms: CurrentTerms,
     /// Beside the rest: an end waits for no reload.
@@ -58,7 +58,7 @@ impl Live {
     pub(super) fn new(
         core: Arc<ArcSwap<Core>>,
         fronts: Arc<[Arc<Current<Front>>]>,
-        pages: Option<Arc<Current<Pages>>>,
+        pages: Option<(Arc<Current<Pages>>, CurrentTerms)>,
         terms: CurrentTerms,
         mut in_force: InForce,
         reloadable: Option<(Loaded, Reloadable)>,
@@ -127,13 +127,23 @@ impl Live {
     pub(super) fn replace(&self, in_force: &mut InForce, new: &Loaded, changes: &Changes) -> Result<(), StartError> {
         let config = held_back(new, &in_force.config, changes);
         let made = in_force.made.next(&config, changes)?;
-        let mut terms = Terms::new(&Settings::from(&config.server).under(&self.core().pressure))?;
-        if !changes.touch("server.tls") {
-            terms = terms.with_tls_of(&self.terms.load());
-        }
+        let terms = |settings: &Settings, running: &CurrentTerms| -> Result<Terms, StartError> {
+            let terms = Terms::new(settings)?;
+            Ok(if changes.touch("server.tls") { terms } else { terms.with_tls_of(&running.load()) })
+        };
+        let data_terms = terms(&Settings::from(&config.server).under(&self.core().pressure), &self.terms)?;
+        let page_terms = self.pages.as_ref().map(|(_, running)| terms(&Settings::pages(&config.server), running));
+        let page_terms = page_terms.transpose()?;
+        let authorities = |config: &Config| config.server.tls.as_ref().and_then(|tls| tls.client_ca_pem.clone());
+        let running = self.terms.load_full();
+        let trusts_others = authorities(&config) != authorities(&in_force.config);
+        let data_terms = if trusts_others { data_terms } else { data_terms.with_trust_of(&running) };
         let admin = admin(&config, &made, &self.readiness, &self.memory, &self.handle);
         // Nothing fails from here on.
-        self.terms.store(Arc::new(terms));
+        self.terms.store(Arc::new(data_terms));
+        if trusts_others {
+            running.end_trust();
+        }
         self.limits.store(Arc::new(config.server.limits.clone()));
         self.look_at_memory();
         for front in &*self.fronts {
@@ -142,7 +152,8 @@ impl Live {
             let proxy = before.proxy.next(made.shared.clone());
             front.replace(Front { proxy, pages, clock: before.clock.clone() });
         }
-        if let Some(pages) = &self.pages {
+        if let (Some((pages, running)), Some(terms)) = (&self.pages, page_terms) {
+            running.store(Arc::new(terms));
             pages.replace(made.pages.clone());
         }
         self.admin.replace(admin);
@@ -180,11 +191,12 @@ fn admin(config: &Config, made: &Made, readiness: &Readiness, memory: &admin::Me
 fn held_back(new: &Loaded, running: &Config, changes: &Changes) -> Config {
     let mut config = new.config.clone();
     let (server, signin) = (&mut config.server, &mut config.signin);
-    if changes.hold_back("server.listen") {
+    if changes.hold_back("server.listen") || changes.hold_back("signin.listen") {
         server.tls = server.tls.take().or_else(|| running.server.tls.clone());
-        if new.is_default("server", "public_url") {
-            server.public_url = running.server.public_url.clone();
-        }
+    }
+    let other_url = changes.hold_back("server.listen") || changes.hold_back("server.tls");
+    if other_url && new.is_default("server", "public_url") {
+        server.public_url = running.server.public_url.clone();
     }
     if new.is_default("signin", "public_url") {
         signin.public_url = server.public_url.clone();

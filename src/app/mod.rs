@@ -121,14 +121,18 @@ impl App {
         let own_pages = pages.is_some().then(|| Arc::new(Current::new(made.pages.clone())));
         let pages = match (pages, &own_pages) {
             (Some(bound), Some(service)) => {
-                Some(bound.start_on(&core.tasks, &small, &core.metrics, service.clone())?)
+                Some(bound.start_on(&core.tasks, &Settings::pages(&config.server), &core.metrics, service.clone())?)
             }
             _ => None,
         };
         let current = Arc::new(ArcSwap::from_pointee(core.clone()));
         let in_force = InForce::new(config.clone(), made);
+        let own_pages = own_pages.zip(pages.as_ref().map(Running::terms));
         let live = Live::new(current, fronts, own_pages, data.terms(), in_force, reloadable);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, live.admin())?;
+        for address in admin.addresses() {
+            core.store.is_reached_at(address);
+        }
         live.begin();
         Ok(Self { live, data, pages, admin })
     }
@@ -141,6 +145,11 @@ impl App {
     /// Where the data listener really listens: a port 0 is replaced by what the system chose.
     pub fn data_addresses(&self) -> &[Listen] {
         self.data.addresses()
+    }
+
+    /// Empty: the pages are on the data listener.
+    pub fn page_addresses(&self) -> &[Listen] {
+        self.pages.as_ref().map(Running::addresses).unwrap_or_default()
     }
 
     pub fn admin_addresses(&self) -> &[Listen] {

@@ -30,6 +30,8 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
             version = env!("CARGO_PKG_VERSION"),
             config = config.map(|path| path.display().to_string()),
             data = app.data_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
+            pages = Some(app.page_addresses().iter().map(shown).collect::<Vec<_>>().join(", "))
+                .filter(|pages| !pages.is_empty()),
             admin = app.admin_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
             workers,
             "bearerd serves"

@@ -33,22 +33,24 @@ impl Changes {
         let mut between = Self { changed: was.differences(&is), needs_restart: was_started.differences(&is) };
         between.changed.retain(|name| !needs_restart(name));
         between.needs_restart.retain(|name| needs_restart(name));
-        if between.hold_back("server.listen") {
-            // What follows from the address follows from the one that is in use.
-            for section in ["server", "signin"].into_iter().take_while(|section| new.is_default(section, "public_url"))
-            {
-                between.changed.remove(&format!("{section}.public_url"));
-            }
-        }
         // An address that stays may not lose the token or the TLS that it was checked with.
-        for (address, guards) in
-            [("admin.listen", ["admin.token", "admin.token_file"]), ("server.listen", ["server.tls"; 2])]
-        {
+        for (address, guards) in [
+            ("admin.listen", ["admin.token", "admin.token_file"]),
+            ("server.listen", ["server.tls"; 2]),
+            ("signin.listen", ["server.tls"; 2]),
+        ] {
             let guarding = |name: &String| guards.iter().any(|guard| is_in(name, guard));
             if between.hold_back(address) && !is.keys.keys().any(guarding) {
                 let kept: Vec<_> = between.changed.iter().filter(|name| guarding(name)).cloned().collect();
                 between.changed.retain(|name| !guarding(name));
                 between.needs_restart.extend(kept);
+            }
+        }
+        if between.hold_back("server.listen") || between.hold_back("server.tls") {
+            // What follows from the address and its TLS follows from those that are in use.
+            for section in ["server", "signin"].into_iter().take_while(|section| new.is_default(section, "public_url"))
+            {
+                between.changed.remove(&format!("{section}.public_url"));
             }
         }
         between
@@ -255,13 +257,13 @@ mod tests {
         }
         let tls = format!("{{ cert_file = {cert:?}, key_file = {key:?} }}");
         let guarded = with(&format!(
-            "[server]\nlisten = \"0.0.0.0:443\"\ntls = {tls}\n[admin]\nlisten = \"0.0.0.0:81\"\ntoken = \"t\""
+            "[server]\nlisten = \"0.0.0.0:443\"\ntls = {tls}\n[admin]\nlisten = \"0.0.0.0:81\"\ntoken = \"a-token-of-operators\""
         ));
         let open = with("[server]\nlisten = \"127.0.0.1:443\"\n[admin]\nlisten = \"127.0.0.1:81\"");
         let changes = Changes::between(&guarded, &guarded, &open);
         assert!(!changes.touch("admin") && !changes.touch("server.tls"), "{changes:?}");
         assert!(changes.hold_back("admin.token") && changes.hold_back("server.tls"), "{changes:?}");
-        let renewed = with("[admin]\nlisten = \"127.0.0.1:81\"\ntoken = \"u\"");
+        let renewed = with("[admin]\nlisten = \"127.0.0.1:81\"\ntoken = \"another-of-operators\"");
         assert!(Changes::between(&guarded, &guarded, &renewed).touch("admin.token"));
     }
 

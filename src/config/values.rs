@@ -1,9 +1,11 @@
 //! What a single value means: its text form read, or one sentence on what it should be. No sentence quotes the value of a secret.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use url::{Host, Url};
@@ -148,6 +150,24 @@ pub fn listen(text: &str) -> Result<Listen, String> {
     text.parse()
         .map(Listen::Tcp)
         .map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:8080\", or \"unix:/path\"".into())
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        listen(text)
+    }
+}
+
+/// As `listen` reads it.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// An address range such as `10.0.0.0/8`, or one address.
@@ -306,6 +326,8 @@ mod tests {
     #[test]
     fn listeners() {
         assert_eq!(listen("localhost:80"), Ok(Listen::Tcp(([127, 0, 0, 1], 80).into())));
+        assert_eq!(listen("localhost:80").unwrap().to_string(), "127.0.0.1:80");
+        assert_eq!(listen("unix:/run/b.sock").unwrap().to_string(), "unix:/run/b.sock");
         assert_eq!(listen("unix:/run/b.sock"), Ok(Listen::Unix("/run/b.sock".into())));
         assert!(listen("[::1]:0").is_ok());
         for wrong in ["8080", ":8080", "unix:b.sock", "http://127.0.0.1:80", "example.com:80", "127.0.0.1:99999"] {

@@ -44,7 +44,7 @@ pub use self::cloud::is_one_cloud;
 pub struct Provider(Arc<Inner>);
 
 /// A success of the token endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TokenReply {
     pub access_token: Secret<String>,
     pub expires_in: Duration,
@@ -157,7 +157,7 @@ pub enum DevicePoll {
     Done(Box<SignedIn>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignedIn {
     pub identity: Identity,
     pub reply: TokenReply,

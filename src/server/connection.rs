@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::drain::Drain;
 use super::http1::{self as parking, Ended, Patience};
@@ -57,6 +58,8 @@ pub struct Terms {
     pub connections: usize,
     pub pressure: Pressure,
     tls: Option<TlsAcceptor>,
+    /// Cancelled when the authorities that clients' certificates were believed by are believed no more.
+    trust: CancellationToken,
     patience: Patience,
     http1: http1::Builder,
     http2: http2::Builder<Here>,
@@ -90,6 +93,10 @@ struct Session<S> {
     peer: Peer,
     /// A request has come.
     used: AtomicBool,
+    /// What its certificate is worth; `None`: it came without one.
+    trust: Option<CancellationToken>,
+    /// The certificate is worth nothing any more.
+    distrusted: AtomicBool,
     /// Set where the answer under way ends with the connection, and in no other way.
     breaks_off: BreaksOff,
 }
@@ -117,13 +124,25 @@ impl Terms {
             .initial_connection_window_size(1024 * 1024);
         let patience = Patience { header_timeout: settings.header_timeout, park_after: settings.park_after };
         let (connections, pressure) = (settings.connections, settings.pressure.clone());
-        Ok(Self { connections, pressure, tls, patience, http1, http2 })
+        let trust = CancellationToken::new();
+        Ok(Self { connections, pressure, tls, trust, patience, http1, http2 })
     }
 
     /// With the TLS of others, whose sessions can be resumed here.
     #[must_use]
     pub fn with_tls_of(self, others: &Self) -> Self {
         Self { tls: others.tls.clone(), ..self }
+    }
+
+    /// Believing the same authorities as others, whose connections go on.
+    #[must_use]
+    pub fn with_trust_of(self, others: &Self) -> Self {
+        Self { trust: others.trust.clone(), ..self }
+    }
+
+    /// Connections that a client's certificate began come to their end, whoever's terms they have that shared this trust.
+    pub fn end_trust(&self) {
+        self.trust.cancel();
     }
 }
 
@@ -142,8 +161,8 @@ impl<S: Service> Shared<S> {
             Box::pin(self.clone().tls(&terms, acceptor, socket, peer)).await
         } else {
             match Box::pin(self.unless_draining(terms.patience.header_timeout, socket.speaks_http2())).await {
-                Some(Ok(true)) => Box::pin(self.http2(&terms, Box::new(socket), peer)).await,
-                Some(Ok(false)) => Box::pin(self.http1(&terms, Box::new(socket), peer)).await,
+                Some(Ok(true)) => Box::pin(self.http2(&terms, Box::new(socket), peer, None)).await,
+                Some(Ok(false)) => Box::pin(self.http1(&terms, Box::new(socket), peer, None)).await,
                 Some(Err(_)) | None => return,
             }
         };
@@ -172,17 +191,25 @@ impl<S: Service> Shared<S> {
         };
         let (_, session) = stream.get_ref();
         peer.secure = true;
-        peer.names = session.peer_certificates().and_then(<[_]>::first).map(tls::names).unwrap_or_default();
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        peer.names = certificate.map(tls::names).unwrap_or_default();
+        let trust = certificate.map(|_| terms.trust.clone());
         if session.alpn_protocol() == Some(b"h2") {
-            Box::pin(self.http2(terms, stream, peer)).await
+            Box::pin(self.http2(terms, stream, peer, trust)).await
         } else {
-            Box::pin(self.http1(terms, stream, peer)).await
+            Box::pin(self.http1(terms, stream, peer, trust)).await
         }
     }
 
-    async fn http1(self: Arc<Self>, terms: &Terms, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
+    async fn http1(
+        self: Arc<Self>,
+        terms: &Terms,
+        stream: impl Stream,
+        peer: Peer,
+        trust: Option<CancellationToken>,
+    ) -> hyper::Result<()> {
         let late = self.drain.has_begun();
-        let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
+        let session = Session::new(self.clone(), peer, trust, stream.socket().breaks_off());
         if late {
             // Its first request may be on the way, and is its last. A graceful shutdown would not wait for it.
             let requests = requests(session.clone());
@@ -193,21 +220,36 @@ impl<S: Service> Shared<S> {
             }
         } else {
             let requests = || requests(session.clone());
-            match parking::serve(&terms.http1, terms.patience, &self.drain, &terms.pressure, stream, requests).await {
+            let (pressure, trust) = (&terms.pressure, session.trust.as_ref());
+            match parking::serve(&terms.http1, terms.patience, &self.drain, pressure, trust, stream, requests).await {
                 Ended::Overdue => Ok(()),
                 Ended::Done(done) => done,
             }
         }
     }
 
-    async fn http2(self: Arc<Self>, terms: &Terms, stream: impl Stream, peer: Peer) -> hyper::Result<()> {
-        let session = Session::new(self.clone(), peer, stream.socket().breaks_off());
-        let connection = pin!(terms.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
+    async fn http2(
+        self: Arc<Self>,
+        terms: &Terms,
+        stream: impl Stream,
+        peer: Peer,
+        trust: Option<CancellationToken>,
+    ) -> hyper::Result<()> {
+        let session = Session::new(self.clone(), peer, trust, stream.socket().breaks_off());
+        let mut connection = pin!(terms.http2.serve_connection(TokioIo::new(stream), requests(session.clone())));
         tokio::select! {
-            ended = self.drain.watch(connection, http2::Connection::graceful_shutdown) => ended,
+            ended = self.drain.watch(connection.as_mut(), http2::Connection::graceful_shutdown) => return ended,
             // hyper waits for HTTP/2's preface for ever, and its pings start after it.
-            () = session.unused(terms.patience.header_timeout) => Ok(()),
+            () = session.unused(terms.patience.header_timeout) => return Ok(()),
+            () = session.is_distrusted() => {}
         }
+        // Streams that have begun go on to their end. What comes after the last call is nobody's.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = sleep(LATE) => session.distrusted.store(true, Ordering::Relaxed),
+        }
+        connection.await
     }
 
     /// What `work` yields, if that is within `limit` and not held up when the drain begins.
@@ -239,15 +281,23 @@ fn requests<S: Service>(
 }
 
 impl<S: Service> Session<S> {
-    fn new(shared: Arc<Shared<S>>, peer: Peer, breaks_off: BreaksOff) -> Arc<Self> {
-        Arc::new(Self { shared, peer, used: AtomicBool::new(false), breaks_off })
+    fn new(shared: Arc<Shared<S>>, peer: Peer, trust: Option<CancellationToken>, breaks_off: BreaksOff) -> Arc<Self> {
+        let (used, distrusted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { shared, peer, used, trust, distrusted, breaks_off })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<S::Body> {
         self.used.store(true, Ordering::Relaxed);
         let version = request.version();
         let service = &self.shared.service;
-        let answer = unless_panicked(async { service.handle(request, &self.peer).await }).await;
+        let nobody;
+        let peer = if self.distrusted.load(Ordering::Relaxed) {
+            nobody = Peer { names: Vec::new(), ..self.peer.clone() };
+            &nobody
+        } else {
+            &self.peer
+        };
+        let answer = unless_panicked(async { service.handle(request, peer).await }).await;
         let mut response = answer.unwrap_or_else(|| service.panicked());
         // hyper negotiates from here to what the client speaks, and it takes HTTP/1.0 as "close". For a client of HTTP/1.0
         // that is the only end which a body of unknown length can have; another version would announce keep-alive and then
@@ -256,10 +306,20 @@ impl<S: Service> Session<S> {
         let ends_with_it = version <= Version::HTTP_10 && !delimited;
         self.breaks_off.set(ends_with_it);
         *response.version_mut() = if ends_with_it { Version::HTTP_10 } else { Version::HTTP_11 };
-        if self.shared.drain.is_leaving() && version < Version::HTTP_2 {
+        let is_last =
+            self.shared.drain.is_leaving() || self.trust.as_ref().is_some_and(CancellationToken::is_cancelled);
+        if is_last && version < Version::HTTP_2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Until the authorities of its certificate are believed no more.
+    async fn is_distrusted(&self) {
+        match &self.trust {
+            Some(trust) => trust.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Returns if no request has come within `limit`.

@@ -36,6 +36,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::Service;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Stream;
 use super::drain::Drain;
@@ -63,12 +64,13 @@ pub enum Ended {
     Overdue,
 }
 
-/// Serves `stream` to its end; once the drain begins, to the end of the request under way. `requests` makes what hyper calls for each.
+/// Serves `stream` to its end; once the drain begins, or `trust` is cancelled, to the end of the request under way. `requests` makes what hyper calls for each.
 pub async fn serve<T: Stream, R, B>(
     builder: &Builder,
     patience: Patience,
     drain: &Drain,
     pressure: &Pressure,
+    trust: Option<&CancellationToken>,
     stream: T,
     requests: impl Fn() -> R,
 ) -> Ended
@@ -77,13 +79,15 @@ where
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
     let mut begun = pin!(drain.begun());
+    let mut distrusted = pin!(trust.map(CancellationToken::cancelled));
     // A task's waker stays the same, so it is left there once. What it is woken for, the flag tells.
     std::future::poll_fn(|context| {
         let _: Poll<()> = begun.as_mut().poll(context);
+        let _: Option<Poll<()>> = distrusted.as_mut().as_pin_mut().map(|distrusted| distrusted.poll(context));
         Poll::Ready(())
     })
     .await;
-    let mut watch = Watch::new(patience, drain, pressure);
+    let mut watch = Watch::new(patience, drain, pressure, trust);
     let mut io = Io::new(stream, watch.signs.clone());
     loop {
         let timer = HeadTimer::new(watch.signs.clone(), watch.looks.deadline().into_std());
@@ -107,6 +111,7 @@ struct Watch<'a> {
     patience: Patience,
     drain: &'a Drain,
     pressure: &'a Pressure,
+    trust: Option<&'a CancellationToken>,
     signs: Arc<Signs>,
     looks: Pin<Box<Sleep>>,
     /// `looks` wakes the task.
@@ -126,10 +131,21 @@ enum Seen {
 }
 
 impl<'a> Watch<'a> {
-    fn new(patience: Patience, drain: &'a Drain, pressure: &'a Pressure) -> Self {
+    fn new(patience: Patience, drain: &'a Drain, pressure: &'a Pressure, trust: Option<&'a CancellationToken>) -> Self {
         let looks = Box::pin(sleep(patience.between_looks()));
         let since = looks.deadline() - patience.between_looks();
-        Self { patience, drain, pressure, signs: Arc::default(), looks, armed: false, wait: 1, since, last_call: None }
+        Self {
+            patience,
+            drain,
+            pressure,
+            trust,
+            signs: Arc::default(),
+            looks,
+            armed: false,
+            wait: 1,
+            since,
+            last_call: None,
+        }
     }
 
     /// Drives `connection` until it ends, or is idle and gone.
@@ -194,9 +210,9 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// The drain has begun, and nothing has come in this wait since.
+    /// The drain has begun, or the client's certificate counts no more, and nothing has come in this wait since.
     fn is_over(&mut self, context: &mut Context<'_>, wait: u32) -> bool {
-        if !self.drain.has_begun() {
+        if !self.drain.has_begun() && !self.trust.is_some_and(CancellationToken::is_cancelled) {
             return false;
         }
         match &mut self.last_call {

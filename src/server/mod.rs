@@ -8,7 +8,7 @@
 //! leaves before has let clients go already, one answer after the other.
 //!
 //! What is served and how connections are treated can be replaced at any time: a request keeps the service that it began with, a
-//! connection its terms.
+//! connection its terms. Only where a client's certificate would not be believed any more does its connection end, with the request under way.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -143,6 +143,12 @@ impl Settings {
     #[must_use]
     pub fn under(self, pressure: &Pressure) -> Self {
         Self { pressure: pressure.clone(), ..self }
+    }
+
+    /// For the sign-in pages' own listener: the server's TLS, and no certificate of a browser is asked for.
+    pub fn pages(server: &config::Server) -> Self {
+        let tls = server.tls.clone().map(|tls| config::Tls { client_ca_pem: None, ..tls });
+        Self { tls, ..Self::small() }
     }
 
     /// For a plain listener with few clients, such as the admin listener.

@@ -1,6 +1,9 @@
 //! Which processes work on the embedded store: each holds an operating system's lock on a file of its own, so that a process
 //! that died, however it died, is known to be dead.
 //!
+//! What a process says of itself stands in its file, for those who may read the store: a line with its id and the key ring that it has
+//! opened, and one with the address where its operators reach it.
+//!
 //! Invariant: a process that lives is never called dead. Whatever can't be found out counts as alive.
 
 use std::fmt;
@@ -8,8 +11,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::seal::NoRandom;
+use crate::config::Listen;
 
 /// Far more than the races that can be lost.
 const ATTEMPTS: u32 = 100;
@@ -36,8 +41,17 @@ impl fmt::Display for HolderId {
 pub struct Holders {
     directory: PathBuf,
     own: HolderId,
-    /// Locked as long as it is open, which is as long as this process lives at most. Says which state of the key ring is known.
+    /// Locked as long as it is open, which is as long as this process lives at most.
     lock: File,
+    /// What stands in it.
+    said: Mutex<Said>,
+}
+
+/// What a process says of itself.
+#[derive(Debug, Default)]
+struct Said {
+    generation: u64,
+    admin: Option<Listen>,
 }
 
 /// A process that works on the store.
@@ -61,7 +75,7 @@ impl Holders {
             // Between making the file and locking it, another process may have taken it for a dead one's.
             match lock.try_lock() {
                 Ok(()) if lock.metadata()?.nlink() > 0 => {
-                    let holders = Self { directory, own, lock };
+                    let holders = Self { directory, own, lock, said: Mutex::default() };
                     holders.clear_the_dead()?;
                     return Ok(holders);
                 }
@@ -74,8 +88,20 @@ impl Holders {
 
     /// Tells the others which key ring this process has opened. What can't be told is taken for not known.
     pub fn knows(&self, generation: u64) {
-        // Numbers grow, so that the new text covers the old one.
-        let _ = self.lock.write_all_at(format!("{} {generation}\n", std::process::id()).as_bytes(), 0);
+        self.say(|said| said.generation = generation);
+    }
+
+    /// Tells the others where this process's admin listener is.
+    pub fn is_reached_at(&self, admin: &Listen) {
+        self.say(|said| said.admin = Some(admin.clone()));
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Said)) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut said);
+        let admin = said.admin.as_ref().map(|admin| format!("{admin}\n")).unwrap_or_default();
+        // Numbers grow and an address stays, so that the new text covers the old one.
+        let _ = self.lock.write_all_at(format!("{} {}\n{admin}", std::process::id(), said.generation).as_bytes(), 0);
     }
 
     /// The other processes that live.
@@ -133,6 +159,18 @@ impl Drop for Holders {
     }
 }
 
+/// Where the admin listeners are of those processes that surely live, asked by one that is no holder itself.
+pub fn servers(directory: &Path) -> Vec<Listen> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    entries
+        .filter_map(|entry| {
+            let id = id_of(&entry.path())?;
+            let admin = fs::read_to_string(entry.path()).ok()?.lines().nth(1)?.parse().ok()?;
+            is_alive(directory, id).then_some(admin)
+        })
+        .collect()
+}
+
 /// Whether the process behind `id` surely lives, asked by one that is no holder itself.
 pub fn is_alive(directory: &Path, id: HolderId) -> bool {
     File::open(file_of(directory, id)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -167,8 +205,13 @@ mod tests {
         let gone = second.own();
         let holders = directory.path().join("holders");
         assert!(is_alive(&holders, gone) && !is_alive(directory.path(), gone));
+        let at: Listen = "127.0.0.1:8081".parse().unwrap();
+        second.is_reached_at(&at);
+        second.knows(13);
+        assert_eq!(servers(&holders), [at], "the first serves nobody");
+        assert_eq!(first.others().unwrap(), [Process { pid, generation: 13 }]);
         drop(second);
-        assert!(!is_alive(&holders, gone));
+        assert!(!is_alive(&holders, gone) && servers(&holders).is_empty());
         assert!(first.is_dead(gone) && first.others().unwrap().is_empty());
     }
 
@@ -177,7 +220,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let living = Holders::register(directory.path().to_owned()).unwrap();
         let killed = HolderId(7);
-        File::create(file_of(directory.path(), killed)).unwrap();
+        fs::write(file_of(directory.path(), killed), "7 1\n127.0.0.1:8081\n").unwrap();
+        assert!(servers(directory.path()).is_empty(), "what the dead say is no address");
         fs::write(directory.path().join("notes.txt"), "not ours").unwrap();
         assert!(living.is_dead(killed), "nobody locks it");
 

@@ -113,6 +113,17 @@ impl Store {
         sqlite::is_opened_by(config, process)
     }
 
+    /// Where the admin listeners of the living processes are that have the store of this place open. They say so themselves, in files that
+    /// nobody else can write.
+    pub fn servers(config: &config::Store) -> Vec<config::Listen> {
+        sqlite::servers(config)
+    }
+
+    /// Tells `servers` where this process's admin listener is.
+    pub fn is_reached_at(&self, admin: &config::Listen) {
+        self.backend.is_reached_at(admin);
+    }
+
     /// A random name of this opening of the store.
     pub fn opened_by(&self) -> String {
         self.backend.opened_by()

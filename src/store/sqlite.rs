@@ -37,7 +37,7 @@ mod tickets;
 mod transaction;
 
 pub use self::backup::restore;
-pub use self::open::{exists, is_opened_by};
+pub use self::open::{exists, is_opened_by, servers};
 pub use self::reseal::Position;
 pub use self::rotation::Phase;
 
@@ -85,6 +85,10 @@ impl Sqlite {
 
     pub fn opened_by(&self) -> String {
         self.holders.own().to_string()
+    }
+
+    pub fn is_reached_at(&self, admin: &config::Listen) {
+        self.holders.is_reached_at(admin);
     }
 
     pub fn find(&self, alias: &str) -> Result<Option<Grant>, StoreError> {

@@ -1,11 +1,15 @@
 //! Grants from elsewhere: a refresh token that the operator brings. It is proven at the provider before it replaces anything, so
 //! that a bad row destroys no good grant.
 //!
-//! Invariant: a token from which a living grant came is not presented again: a strict provider would end that grant.
+//! Invariants: a token from which a living grant came is not presented again: a strict provider would end that grant. Of rows with one
+//! token, one is worked on at a time, so that the next finds what became of the one before. What the provider gave for it is stored, however
+//! long the store is away.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Inner, ProviderEntry, PutError, SignInFor, UpstreamEntry, Vault};
 use crate::account::{AccountKey, Alias};
@@ -20,6 +24,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// How long an imported token is remembered: longer than any grant that came from it.
 const REMEMBERED: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// The store is asked again after this time, and then ever less often.
+const STORE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Who works on which tokens. A lock stands for many tokens: rows that share one wait for each other, and that is all.
+#[derive(Default)]
+pub(super) struct Imports([Mutex<()>; 32]);
+
+/// The store is away, while the successor of a token that was redeemed is nowhere else: how long to wait for it.
+struct Away(Duration);
 
 /// A row of `accounts import`.
 #[derive(Debug)]
@@ -99,6 +114,7 @@ impl Vault {
         let Some(upstream) = upstreams.first() else {
             return Err(ImportError::NoUpstream(row.provider));
         };
+        let _alone = self.0.memory.imports.alone_with(&row.refresh_token).await;
         if let Some(grant) = self.0.known_already(entry, &row, verify).await? {
             return Ok(Imported::Already(grant));
         }
@@ -137,7 +153,14 @@ impl Vault {
         };
         reply.refresh_token.get_or_insert(row.refresh_token);
         let signed_in = SignedIn { identity, reply };
-        Ok(self.put_unrecorded(&SignInFor::Alias(row.alias), signed_in, &upstream.scopes).await?)
+        let who = SignInFor::Alias(row.alias);
+        let mut store = Away::default();
+        loop {
+            match self.put_unrecorded(&who, signed_in.clone(), &upstream.scopes).await {
+                Err(PutError::Store(StoreError::Unavailable(why))) => store.wait(&why).await,
+                other => return Ok(other?),
+            }
+        }
     }
 
     async fn import_unverified(
@@ -222,14 +245,45 @@ impl Inner {
         Ok(self.store.load(&key).await?.filter(|grant| grant.epoch == epoch && may_live(grant)))
     }
 
-    /// The grant is stored; that its origin can't be noted is no reason to fail.
+    /// The grant is stored; that its origin can't be noted is no reason to fail, but whoever has the token could end the grant with it.
     async fn remember_import(&self, refresh_token: &Secret<String>, grant: &Grant) {
         let origin = Origin { key: grant.key.clone(), epoch: grant.epoch };
         let payload = serde_json::to_vec(&origin).expect("plain data with text keys");
         let until = self.clock.now().plus(REMEMBERED);
-        if let Err(error) = self.store.put_ticket(TicketKind::Imported, refresh_token.expose(), payload, until).await {
-            tracing::warn!(account = %grant.alias, %error, "a later import of the same token won't be recognised");
+        let (kind, token) = (TicketKind::Imported, refresh_token.expose());
+        let mut store = Away::default();
+        loop {
+            match self.store.put_ticket(kind, token, payload.clone(), until).await {
+                Ok(()) => return,
+                Err(StoreError::Unavailable(why)) => store.wait(&why).await,
+                Err(error) => {
+                    tracing::warn!(account = %grant.alias, %error, "a later import of the same token won't be recognised");
+                    return;
+                }
+            }
         }
+    }
+}
+
+impl Imports {
+    /// Nobody else imports this token while the answer lives.
+    async fn alone_with(&self, refresh_token: &Secret<String>) -> MutexGuard<'_, ()> {
+        let digest = Sha256::digest(refresh_token.expose());
+        self.0[usize::from(digest[0]) % self.0.len()].lock().await
+    }
+}
+
+impl Default for Away {
+    fn default() -> Self {
+        Self(STORE_PAUSE)
+    }
+}
+
+impl Away {
+    async fn wait(&mut self, why: &str) {
+        tracing::error!(why, "an imported token can't be stored yet; trying again");
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_STORE_PAUSE);
     }
 }
 

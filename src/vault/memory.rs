@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use super::UpstreamEntry;
+use super::import::Imports;
 use super::keep_alive::Schedule;
 use super::recent::Recent;
 use super::slot::Slot;
@@ -26,6 +27,7 @@ pub(super) struct Memory {
     pub(super) seen: tokio::sync::Mutex<Option<u64>>,
     pub(super) schedule: Schedule,
     pub(super) recent: Recent,
+    pub(super) imports: Imports,
 }
 
 /// The places of a slot, in their order. They only become more: by the scopes that the configuration had since the start.
@@ -48,6 +50,7 @@ impl Memory {
             seen: tokio::sync::Mutex::default(),
             schedule: Schedule::default(),
             recent: Recent::default(),
+            imports: Imports::default(),
         }
     }
 

@@ -81,7 +81,7 @@ done
 if [[ -d $work/bundle/rootfs ]]; then
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=graph.example.com -keyout "$work/chart/tls.key" -out "$work/chart/tls.crt" 2>"$work/said"
   echo 'a secret' >"$work/chart/client-secret"
-  echo 'a token' >"$work/chart/token"
+  echo 'a token for operators' >"$work/chart/token"
   "$work/out/root/usr/bin/bearerd" keys generate "$work/chart/store.key" >/dev/null
   mounted "$work/chart/secrets/bearerd" client-secret
   mounted "$work/chart/secrets/bearerd-admin" token

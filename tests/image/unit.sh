@@ -42,20 +42,24 @@ place=$(mktemp -d)
 trap 'stop_all; rm -rf "$place"' EXIT
 install -m 0755 target/debug/bearerd "$place/bearerd"
 install -d -m 0700 "$place/state" "$place/credentials"
+install -d -m "$(sed -n 's/^RuntimeDirectoryMode=//p' "$unit")" "$place/run" "$place/run/bearerd"
 install -m 0400 /dev/stdin "$place/credentials/client-secret" <<<'a secret'
 "$place/bearerd" keys generate "$place/credentials/store.key" >/dev/null
 chown -R 65532:65532 "$place"
-mapfile -t environment < <(sed -n 's/^Environment=//p' "$unit" | sed "s|%d|$place/credentials|; s|%S|$place/state|")
+mapfile -t environment < <(sed -n 's/^Environment=//p' "$unit" | sed "s|%d|$place/credentials|; s|%S|$place/state|; s|%t|$place/run|")
 environment+=(BEARERD_PROVIDERS__ENTRA__TENANT=contoso.onmicrosoft.com BEARERD_PROVIDERS__ENTRA__CLIENT_ID=11111111-2222-3333-4444-555555555555
-  BEARERD_SERVER__LISTEN="unix:$place/data.sock" BEARERD_ADMIN__LISTEN="unix:$place/admin.sock")
+  BEARERD_SERVER__LISTEN="unix:$place/data.sock")
 as_user=(env -C "$place" -i "${environment[@]}" setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs)
 check 'its environment hands over the credentials' "${as_user[@]}" ./bearerd check
 "${as_user[@]}" strace -ff -qq -o "$place/trace" ./bearerd serve >"$work/unit/log" 2>&1 &
 traced=$!
 started+=("$traced")
 check 'it serves from them' until_true "${as_user[@]}" ./bearerd check --live
+check 'its operators come over a socket' same "$(stat -c '%F %a %u' "$place/run/bearerd/admin.sock")" 'socket 660 65532'
+check 'in a directory that lets no other user in' same "$(stat -c '%a %u' "$place/run/bearerd")" '750 65532'
 check 'it makes no key of its own' same "$(find "$place/state" -name '*.key')" ''
 check 'it ends in order' ends_in_order "$(pgrep -P "$traced")" "$traced"
+check 'it listens on no port of its own accord' same "$(grep -lE 'bind\(.*AF_INET6?,' "$place"/trace.*)" ''
 check 'it makes no system call that the unit forbids' same "$(comm -23 <(called) <(allowed))" ''
 check 'it never has memory that is written and executed' no_writable_code
 check 'it opens no kind of socket that the unit forbids, but for one that may fail' only_these_sockets

@@ -271,6 +271,7 @@ fn rules_between_keys() {
     let cases = [
         (String::new(), "providers: at least one is needed"),
         (format!("{MINIMAL}[admin]\nlisten = \"0.0.0.0:1\""), "admin.listen: needs token"),
+        (format!("{MINIMAL}[admin]\ntoken = \"fifteen-letters\""), "admin.token: is shorter than 16 characters"),
         (format!("{MINIMAL}[signin]\nlisten = \"0.0.0.0:1\""), "signin.listen: needs server.tls"),
         (
             MINIMAL.replace("11111111-2222-3333-4444-555555555555", "<application id>"),

@@ -383,13 +383,14 @@ fn assert_problem(answer: &Response<bytes::Bytes>, status: u16, says: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_route_takes_questions_and_nothing_else() {
-    let beside = Beside::start("admin.token = \"letmein\"").await;
+    let beside = Beside::start("admin.token = \"letmein-letmein-letmein\"").await;
     let ask = async |change: &dyn Fn(http::request::Builder) -> http::request::Builder, body: &str| {
         let request = change(bare("POST", "/v1/explain"));
         beside.rig.send_to_admin(request.body(full(body.to_owned())).expect("a request")).await
     };
     let typed = |request: http::request::Builder| request.header("content-type", "application/json");
-    let known = |request: http::request::Builder| typed(request).header("authorization", "Bearer letmein");
+    let known =
+        |request: http::request::Builder| typed(request).header("authorization", "Bearer letmein-letmein-letmein");
     let question = json!({"account": "alice", "method": "GET", "path": "/v1.0/me"}).to_string();
     assert_eq!(ask(&known, &question).await.status(), 200);
     let answer = ask(&typed, &question).await;
@@ -406,7 +407,7 @@ async fn the_admin_route_takes_questions_and_nothing_else() {
         assert_eq!(header(&answer, "allow"), Some("POST"));
     }
     let plain = |request: http::request::Builder| {
-        request.header("content-type", "text/plain").header("authorization", "Bearer letmein")
+        request.header("content-type", "text/plain").header("authorization", "Bearer letmein-letmein-letmein")
     };
     assert_problem(&ask(&plain, &question).await, 415, "application/json");
     assert_problem(&ask(&known, &format!("{question}{}", " ".repeat(70_000))).await, 413, "longer");

@@ -1,7 +1,8 @@
 //! The running server of our own store, by its admin API.
 //!
-//! Invariant: a token, of ours or of an account, goes to no program that has taken the port while no server of ours runs: whoever answers
-//! has to say the random name of a lock in the store's directory, and its holder has to live.
+//! Invariant: a token, of ours or of an account, goes to no program that has taken the port of `admin.listen`, not even to one that
+//! passes on what our server says: the address is the one that a living process which holds a lock in the store's directory has written
+//! down there. Nobody else can listen at it while that process lives.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -39,13 +40,23 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// `None`: no server with our store open answers at `admin.listen`.
+    /// `None`: no server with our store open answers.
     pub async fn find(config: &Config) -> Option<Self> {
-        let connection = tokio::time::timeout(GREETING, connect(&config.admin.listen)).await.ok()??;
+        for admin in Store::servers(&config.store) {
+            if let Some(found) = Self::at(&admin, config).await {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    async fn at(admin: &Listen, config: &Config) -> Option<Self> {
+        let connection = tokio::time::timeout(GREETING, connect(admin)).await.ok()??;
         let remote = Self { connection: Mutex::new(connection), token: config.admin.token.clone() };
         let question = request(Method::GET, "/v1/about", None);
         let (status, body) = tokio::time::timeout(GREETING, remote.send(question)).await.ok()?.ok()?;
         let about: About = serde_json::from_slice(&body).ok()?;
+        // It may have ended just before the connection was made; or it shares its port, and the other one has answered.
         (status == StatusCode::OK && Store::is_opened_by(&config.store, &about.instance)).then_some(remote)
     }
 

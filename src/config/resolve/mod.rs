@@ -119,6 +119,9 @@ fn server(section: &Section<'_>) -> Result<(Server, bool), Reported> {
     Ok((server, plaintext_ok?))
 }
 
+/// Of a random token, more than anybody can try, also from an address whose right tokens always pass.
+const SHORTEST_TOKEN: usize = 16;
+
 const NEEDS_TLS: &str =
     "needs server.tls beyond loopback, or plaintext_ok = true in [server] where something in front ends TLS";
 
@@ -172,7 +175,16 @@ fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
 
 fn admin(section: &Section<'_>) -> Result<Admin, Reported> {
     let listen = section.get("listen", of_text(values::listen));
-    let token = section.secret("token");
+    let token = section.secret("token").and_then(|token| match &token {
+        Some(secret) if secret.expose().chars().count() < SHORTEST_TOKEN => {
+            let key = if section.has("token") { "token" } else { "token_file" };
+            let what = format!(
+                "is shorter than {SHORTEST_TOKEN} characters: it could be guessed; openssl rand -hex 32 makes one"
+            );
+            Err(section.mistake(key, what))
+        }
+        _ => Ok(token),
+    });
     if let (Ok(listen), Ok(None)) = (&listen, &token)
         && !is_private(listen)
     {

@@ -62,7 +62,7 @@ fn rig_under(pressure: &Pressure, patience: Patience) -> Rig {
         };
         let mut builder = Builder::new();
         builder.max_buf_size(16 * 1024);
-        serve(&builder, patience, &draining, &pressure, Box::new(Socket::unix(ours)), requests).await
+        serve(&builder, patience, &draining, &pressure, None, Box::new(Socket::unix(ours)), requests).await
     });
     Rig { client: BufReader::new(theirs), served, drain, built, parked, gone: 0 }
 }
@@ -304,7 +304,7 @@ fn two_looks_at_the_same_wait_make_it_idle_and_the_timeout_counts_from_the_first
         let drain = Drain::default();
         let patience = Patience { header_timeout: Duration::from_secs(30), park_after: Duration::from_millis(500) };
         let pressure = Pressure::default();
-        let mut watch = Watch::new(patience, &drain, &pressure);
+        let mut watch = Watch::new(patience, &drain, &pressure, None);
         let signs = watch.signs.clone();
         let start = watch.since;
         let mut look = |seconds: f32| watch.judge(start + Duration::from_secs_f32(seconds), true);

@@ -50,6 +50,25 @@ async fn health_needs_no_token_and_the_rest_does() {
     }
 }
 
+/// Why something fails names paths, and what the provider says: that is for operators.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_something_is_not_ready_only_operators_read() {
+    let rig = with_token(Clock::system()).await;
+    std::fs::remove_file(rig.store.path().join("data/store.db")).expect("the database");
+    let right = format!("Bearer {TOKEN}");
+    for headers in [&[][..], &[("authorization", "Bearer guess")], &[("authorization", TOKEN)]] {
+        let answer = ask(&rig, "/readyz", headers).await;
+        assert_eq!(answer.status(), 503);
+        let expected =
+            serde_json::json!({"ready": false, "checks": {"providers": {"ok": true}, "store": {"ok": false}}});
+        assert_eq!(json(&answer), expected);
+    }
+    let answer = ask(&rig, "/readyz", &[("authorization", &right)]).await;
+    assert_eq!(answer.status(), 503);
+    let why = json(&answer)["checks"]["store"]["error"].as_str().expect("a text").to_owned();
+    assert!(why.contains("store.db"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_asks_for_the_token_but_three() {
     let rig = with_token(Clock::system()).await;

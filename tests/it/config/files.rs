@@ -12,14 +12,18 @@ use super::{MINIMAL, bad, good, load};
 fn secrets_from_files() {
     let home = directory();
     let text = |path: &Path| format!("{MINIMAL}[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = {path:?}");
-    let token = good(&text(&file(&home, "good", "hunter2\n", 0o600))).config.admin.token.expect("a token");
-    assert_eq!(token.expose(), "hunter2");
-    let marked = good(&text(&file(&home, "marked", "\u{feff}hunter2\r\n", 0o600))).config.admin.token.expect("a token");
-    assert_eq!(marked.expose(), "hunter2", "what an editor adds is no part of it");
-    let grouped = good(&text(&file(&home, "grouped", "hunter2", 0o440)));
+    let token = good(&text(&file(&home, "good", "hunter2-of-operators\n", 0o600))).config.admin.token.expect("a token");
+    assert_eq!(token.expose(), "hunter2-of-operators");
+    let marked = good(&text(&file(&home, "marked", "\u{feff}hunter2-of-operators\r\n", 0o600)))
+        .config
+        .admin
+        .token
+        .expect("a token");
+    assert_eq!(marked.expose(), "hunter2-of-operators", "what an editor adds is no part of it");
+    let grouped = good(&text(&file(&home, "grouped", "hunter2-of-operators", 0o440)));
     assert!(grouped.warnings[0].contains("grouped: its group can access it (mode 440)"), "{:?}", grouped.warnings);
     let cases = [
-        (file(&home, "open", "hunter2", 0o644), "open: everyone can access it (mode 644)"),
+        (file(&home, "open", "hunter2-of-operators", 0o644), "open: everyone can access it (mode 644)"),
         (file(&home, "empty", "\n", 0o600), "empty: is empty"),
         (home.path().join("nowhere"), "nowhere: there is no such file"),
         (home.path().join("."), "is a directory"),
@@ -28,11 +32,12 @@ fn secrets_from_files() {
     for (path, expected) in cases {
         let mistakes = bad(&text(&path));
         assert!(mistakes.starts_with("admin.token_file: ") && mistakes.contains(expected), "{mistakes}");
-        assert!(!mistakes.contains("hunter2"), "{mistakes}");
+        assert!(!mistakes.contains("hunter2-of-operators"), "{mistakes}");
     }
-    let both = format!("{}\ntoken = \"hunter2\"", text(&file(&home, "good", "hunter2", 0o600)));
+    let both =
+        format!("{}\ntoken = \"hunter2-of-operators\"", text(&file(&home, "good", "hunter2-of-operators", 0o600)));
     assert!(bad(&both).starts_with("admin.token: give either token or token_file, not both"), "{}", bad(&both));
-    let both = format!("{MINIMAL}[store]\nkey = \"hunter2\"\nkey_file = \"x\"");
+    let both = format!("{MINIMAL}[store]\nkey = \"hunter2-of-operators\"\nkey_file = \"x\"");
     assert!(bad(&both).starts_with("store.key: give either key or key_file, not both"), "{}", bad(&both));
 }
 

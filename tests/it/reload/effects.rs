@@ -1,12 +1,15 @@
 //! What a new configuration changes for those who come, and what it leaves to those who are there.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bearerd::config::Listen;
 use bearerd::sandbox::{Effect, Fault, Gate, Options};
 use http_body_util::BodyExt as _;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -44,12 +47,27 @@ pub async fn certificate(house: &House) -> Vec<u8> {
 }
 
 async fn tls(house: &House) -> (Vec<u8>, TlsStream<TcpStream>) {
-    let stream = within(TcpStream::connect(house.rig.data)).await.expect("it accepts");
+    tls_at(house.rig.data).await
+}
+
+async fn tls_at(address: SocketAddr) -> (Vec<u8>, TlsStream<TcpStream>) {
+    tls_as(address, None, "http/1.1").await
+}
+
+async fn tls_as(address: SocketAddr, own: Option<&Pair>, alpn: &str) -> (Vec<u8>, TlsStream<TcpStream>) {
+    let stream = within(TcpStream::connect(address)).await.expect("it accepts");
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS")
         .with_root_certificates(RootCertStore::empty());
-    let mut config = config.with_no_client_auth();
+    let mut config = match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("a key");
+            config.with_client_auth_cert(vec![own.der.clone().into()], key).expect("a pair")
+        }
+    };
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     config.dangerous().set_certificate_verifier(Arc::new(anyone::Anyone));
     let connector = TlsConnector::from(Arc::new(config));
     let stream = within(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await.expect("TLS");
@@ -116,6 +134,87 @@ async fn a_new_certificate_is_shown_to_who_comes_and_who_is_there_stays() {
     assert_eq!(shown, second.der);
     assert_eq!(whole(http1_over(stream).await.send_request(get("/v1.0/me"))).await.status(), 200);
     assert_eq!(whole(there.send_request(get("/v1.0/me"))).await.status(), 200, "over the old connection");
+}
+
+/// Passwords, codes and cookies pass there.
+#[tokio::test]
+async fn the_pages_own_listener_speaks_the_servers_tls_and_keeps_it_as_long_as_its_address() {
+    let (first, second) = (pair(), pair());
+    let own = format!("{TLS}[signin]\nlisten = \"127.0.0.1:0\"\n");
+    let house = House::with(Options::default(), &own, |home| first.put(home)).await;
+    let [Listen::Tcp(pages)] = house.rig.app.page_addresses() else { panic!("no pages") };
+    let page = || bare("GET", "/.bearerd/login").body(empty()).unwrap();
+    let mut plain = Wire::over(TcpStream::connect(*pages).await.expect("it accepts"));
+    plain.send("GET /.bearerd/login HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(!plain.rest().await.starts_with(b"HTTP/"), "plain HTTP has no answer");
+    let (shown, stream) = tls_at(*pages).await;
+    assert_eq!(shown, first.der);
+    let answer = whole(http1_over(stream).await.send_request(page())).await;
+    assert!(header(&answer, "content-type").is_some_and(|kind| kind.starts_with("text/html")), "{answer:?}");
+
+    second.put(house.home());
+    assert_eq!(said(&house.ask().await), changed(["server.tls.cert_file", "server.tls.key_file"]));
+    assert_eq!(tls_at(*pages).await.0, second.der);
+    // The address stays until the next start, and so does what it was allowed by.
+    let needs_restart = house.reload("").await.needs_restart;
+    assert_eq!(needs_restart, ["server.tls.cert_file", "server.tls.key_file", "signin.listen"]);
+    assert_eq!(tls_at(*pages).await.0, second.der);
+}
+
+/// T413, of connections that are there: an authority that was removed vouches for nobody.
+#[tokio::test]
+async fn what_a_certificate_began_ends_when_other_authorities_are_believed() {
+    let (server, ours, others) = (pair(), pair(), pair());
+    let config = format!(
+        "{TLS}client_ca_file = \"HOME/ca.pem\"\n\
+         [[clients]]\nname = \"payroll\"\nmtls_san = \"localhost\"\naccounts = [\"alice\"]\n\
+         [[clients]]\nname = \"other\"\nkey_hash = \"{}\"\naccounts = [\"alice\"]\n",
+        key_hash("new")
+    );
+    let house = House::with(Options::default(), &config, |home| {
+        server.put(home);
+        std::fs::write(home.join("ca.pem"), &ours.cert).expect("a file");
+    })
+    .await;
+    let data = house.rig.data;
+    let me = || bare("GET", "/v1.0/me").body(empty()).unwrap();
+    let mut idle = Wire::over(tls_as(data, Some(&ours), "http/1.1").await.1);
+    idle.send("GET /v1.0/me HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(idle.answer().await.status(), 200);
+    let mut busy = http1_over(tls_as(data, Some(&ours), "http/1.1").await.1).await;
+    let mut second = http2_over(tls_as(data, Some(&ours), "h2").await.1).await;
+    assert_eq!(whole(second.send_request(for_http2(me(), data))).await.status(), 200);
+    let with_key = || bare("GET", "/v1.0/me").header("authorization", basic("alice", "new")).body(empty()).unwrap();
+    let mut without = http1_over(tls_at(data).await.1).await;
+    assert_eq!(whole(without.send_request(with_key())).await.status(), 200);
+
+    let gate = Gate::shut();
+    house.rig.sandbox.faults().push(Fault::graph("/v1.0/me/messages", Effect::Hold(gate.clone())));
+    let under_way = busy.send_request(bare("GET", "/v1.0/me/messages").body(empty()).unwrap());
+    let reloaded = async {
+        within(gate.arrived(1)).await;
+        // A reload that changes nothing of it comes between.
+        assert_eq!(house.reload(&format!("{config}[server.limits]\nuri_bytes = 5000\n")).await.needs_restart.len(), 0);
+        std::fs::write(house.home().join("ca.pem"), &others.cert).expect("a file");
+        assert_eq!(said(&house.ask().await), changed(["server.tls.client_ca_file"]));
+        gate.open();
+    };
+    let (answer, ()) = tokio::join!(whole(under_way), reloaded);
+    assert_eq!((answer.status().as_u16(), header(&answer, "connection")), (200, Some("close")), "it ends as it began");
+    assert_eq!(text(idle.rest().await), "", "it is closed");
+    within(async {
+        // What was sent before it was told may still be served.
+        while let Ok(answer) = second.send_request(for_http2(me(), data)).await {
+            let (head, body) = answer.into_parts();
+            let _ = body.collect().await;
+            if head.status != 200 {
+                assert_eq!(head.status, 401);
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(whole(without.send_request(with_key())).await.status(), 200, "it never had a certificate");
 }
 
 #[tokio::test]
@@ -258,7 +357,7 @@ async fn what_needs_a_restart_is_named_until_then_and_the_rest_is_put_in_force()
 
 #[tokio::test]
 async fn an_admin_address_that_stays_keeps_its_token() {
-    let house = House::start("[admin]\ntoken = \"the-token\"\n").await;
+    let house = House::start("[admin]\ntoken = \"the-token-of-operators\"\n").await;
     let ask = async || house.rig.send_to_admin(get("/v1/accounts")).await.status().as_u16();
     assert_eq!(ask().await, 401);
     // Without a token another address would be all right; this one is still there.

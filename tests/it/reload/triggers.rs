@@ -61,9 +61,11 @@ async fn a_changed_file_is_read_when_two_looks_saw_the_same() {
 
 #[tokio::test]
 async fn a_secret_in_a_mounted_volume_is_swapped_by_a_link() {
+    const FIRST: &str = "the-first-of-operators";
+    const SECOND: &str = "the-second-of-operators";
     let over = "[admin]\ntoken_file = \"HOME/mounted/token\"\n";
     let house = House::with(Options::default(), over, |home| {
-        for (version, token) in [("..v1", "first"), ("..v2", "second")] {
+        for (version, token) in [("..v1", FIRST), ("..v2", SECOND)] {
             fs::create_dir_all(home.join("mounted").join(version)).unwrap();
             secret(&home.join("mounted").join(version).join("token"), token);
         }
@@ -75,12 +77,12 @@ async fn a_secret_in_a_mounted_volume_is_swapped_by_a_link() {
         let request = bare("GET", "/metrics").header("authorization", format!("Bearer {token}"));
         house.rig.send_to_admin(request.body(empty()).unwrap()).await.status().as_u16()
     };
-    assert_eq!((metrics("first").await, metrics("second").await), (200, 401));
+    assert_eq!((metrics(FIRST).await, metrics(SECOND).await), (200, 401));
     assert_eq!(house.look().await, None);
     symlink("..v2", house.home().join("mounted/..data_tmp")).unwrap();
     fs::rename(house.home().join("mounted/..data_tmp"), house.home().join("mounted/..data")).unwrap();
     assert_eq!(house.look().await, Some(vec!["admin.token_file".to_owned()]));
-    assert_eq!((metrics("first").await, metrics("second").await), (401, 200));
+    assert_eq!((metrics(FIRST).await, metrics(SECOND).await), (401, 200));
 }
 
 #[tokio::test]

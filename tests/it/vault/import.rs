@@ -5,6 +5,11 @@ use bearerd::sandbox::Sandbox;
 use bearerd::store::Status;
 use bearerd::vault::{Import, ImportError, Imported, PutError};
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Barrier;
+
 use super::rig::{HOUR, Mode, Process, Rig, alias};
 
 /// A row as a file would hold it; a refresh token can be in two files.
@@ -124,4 +129,64 @@ async fn a_token_of_a_life_that_has_ended_is_proven_anew() {
     process.remove("alice").await;
     assert!(matches!(row.import(&process, true).await, Ok(Imported::New(_))));
     assert_eq!((rig.asked().len(), process.status("alice").await), (3, Status::Active));
+}
+
+/// How many of `outcomes` brought a new grant; all others found it there.
+fn new_ones(outcomes: &[Result<Imported, ImportError>]) -> usize {
+    let is_new = |outcome: &&Result<Imported, ImportError>| match outcome {
+        Ok(Imported::New(_)) => true,
+        Ok(Imported::Already(_)) => false,
+        Err(error) => panic!("{error}"),
+    };
+    outcomes.iter().filter(is_new).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_in_many_hands_at_once_is_redeemed_once() {
+    let rig = Rig::strict();
+    let process = rig.process().await;
+    let row = row(&rig.sandbox, "alice").without_owner();
+    let gate = rig.hold();
+    let barrier = Arc::new(Barrier::new(20));
+    let start = |_| {
+        let (row, process, barrier) = (row.clone(), process.clone(), Arc::clone(&barrier));
+        process.core.tasks.clone().spawn(async move {
+            barrier.wait().await;
+            row.import(&process, true).await
+        })
+    };
+    let started: Vec<_> = (0..20).map(start).collect();
+    gate.arrived(1).await;
+    gate.open();
+    let mut outcomes = Vec::new();
+    for task in started {
+        outcomes.push(task.await.expect("no panic"));
+    }
+    assert_eq!((new_ones(&outcomes), rig.outcomes()), (1, vec!["200".to_owned()]));
+    rig.clock.advance(HOUR);
+    process.lease("alice").await.expect("the grant lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_was_redeemed_for_is_stored_once_the_store_is_back() {
+    let rig = Rig::strict();
+    let process = rig.process().await;
+    let row = row(&rig.sandbox, "alice").without_owner();
+    let gate = rig.hold_answer();
+    let mut waiting = process.core.tasks.spawn({
+        let (process, row) = (process.clone(), row.clone());
+        async move { row.import(&process, true).await }
+    });
+    gate.arrived(1).await;
+    rig.sql().execute_batch("ALTER TABLE grants RENAME TO away").expect("a table");
+    gate.open();
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early.is_err(), "given up before it was stored: {early:?}");
+    rig.sql().execute_batch("ALTER TABLE away RENAME TO grants").expect("a table");
+    let imported = waiting.await.expect("no panic");
+    assert!(matches!(imported, Ok(Imported::New(_))), "{imported:?}");
+    assert!(matches!(row.import(&process, true).await, Ok(Imported::Already(_))));
+    assert_eq!(rig.outcomes(), ["200"]);
+    rig.clock.advance(HOUR);
+    process.lease("alice").await.expect("the grant lives");
 }
