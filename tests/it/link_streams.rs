@@ -48,16 +48,20 @@ impl Staged {
             let _ = stream.read(&mut request).await;
             let _ = arrived.send(());
             loop {
-                tokio::select! {
+                let open = tokio::select! {
                     piece = staged.recv() => match piece {
-                        Some(piece) => stream.write_all(&piece).await.unwrap(),
+                        // A write finds out too that the other side is gone.
+                        Some(piece) => stream.write_all(&piece).await.is_ok(),
                         None => return,
                     },
                     read = stream.read(&mut request) => {
                         assert!(matches!(read, Ok(0) | Err(_)), "one request only");
-                        let _ = left.send(());
-                        return;
+                        false
                     }
+                };
+                if !open {
+                    let _ = left.send(());
+                    return;
                 }
             }
         });
