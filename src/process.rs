@@ -30,6 +30,12 @@ pub fn raise_open_files() -> Result<Option<u64>, HardeningError> {
     Ok(limit.maximum)
 }
 
+/// The number behind `name` in `/proc/self/status`.
+pub fn of_status(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::process::dumpable_behavior;
@@ -43,5 +49,12 @@ mod tests {
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         let raised = raise_open_files().unwrap();
         assert_eq!(getrlimit(Resource::Nofile).current, raised);
+    }
+
+    #[test]
+    fn numbers_of_the_status() {
+        let status = "Name:\tbearerd\nVmRSS:\t    5120 kB\nThreads:\t7\n";
+        let found = ["VmRSS:", "Threads:", "VmSwap:"].map(|name| of_status(status, name));
+        assert_eq!((found, memory::resident_by(status)), ([Some(5120), Some(7), None], Some(5 << 20)));
     }
 }

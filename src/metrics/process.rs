@@ -14,6 +14,8 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::process::{memory, of_status};
+
 /// The collector of these metrics.
 #[derive(Debug, Default)]
 pub struct Process {
@@ -27,12 +29,12 @@ impl Collector for Process {
         let cpu = ConstCounter::new(cpu_seconds());
         tell(to, "process_cpu", "CPU time used, of user and system together", Some(&Unit::Seconds), &cpu)?;
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        if let Some(kibibytes) = field(&status, "VmRSS:") {
-            let bytes = ConstGauge::new(kibibytes.saturating_mul(1024));
+        if let Some(bytes) = memory::resident_by(&status) {
+            let bytes = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
             tell(to, "process_resident_memory", "Memory in use that is not swapped out", Some(&Unit::Bytes), &bytes)?;
         }
-        if let Some(threads) = field(&status, "Threads:") {
-            tell(to, "process_threads", "Threads", None, &ConstGauge::new(threads))?;
+        if let Some(threads) = of_status(&status, "Threads:") {
+            tell(to, "process_threads", "Threads", None, &ConstGauge::new(i64::try_from(threads).unwrap_or(i64::MAX)))?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // One of them is the directory that is being read.
@@ -67,12 +69,6 @@ fn cpu_seconds() -> f64 {
     used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
-/// The number behind `name` in `/proc/self/status`; sizes are in KiB.
-fn field(status: &str, name: &str) -> Option<i64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 fn started() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let system = fs::read_to_string("/proc/stat").ok()?;
@@ -101,14 +97,5 @@ mod tests {
         let stat = format!("1234 (a) b) {}", fields.join(" "));
         assert_eq!(started_at(&stat, 1_700_000_000, 100), Some(1_700_000_000.22));
         assert_eq!(started_at("1 (x) R", 0, 100), None);
-    }
-
-    #[test]
-    fn fields_of_the_status() {
-        let status = "Name:\tbearerd\nVmRSS:\t    5120 kB\nThreads:\t7\n";
-        assert_eq!(
-            (field(status, "VmRSS:"), field(status, "Threads:"), field(status, "VmSwap:")),
-            (Some(5120), Some(7), None)
-        );
     }
 }

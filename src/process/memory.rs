@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::param::page_size;
+use super::of_status;
 
 /// Of the mark: below that much, memory is no matter any more.
 const LOW_PERCENT: u64 = 95;
@@ -45,11 +45,14 @@ impl Pressure {
     }
 }
 
-/// Memory that is not swapped out.
+/// Memory that is not swapped out, in bytes.
 pub fn resident() -> Option<u64> {
-    let sizes = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
+    resident_by(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The same, by `/proc/self/status`, where sizes are in KiB.
+pub fn resident_by(status: &str) -> Option<u64> {
+    of_status(status, "VmRSS:").map(|kibibytes| kibibytes.saturating_mul(1024))
 }
 
 /// The mark that follows from the limit of our control group, where it has one.
