@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::accounts::open;
 use super::serve::slow_runtime;
-use super::{Source, say, shown};
+use super::{Source, say};
 use crate::config::{self, AppCredential, Config, ProviderKind};
 use crate::oauth::Provider;
 use crate::proxy;
@@ -72,10 +72,10 @@ fn each_credential(provider: &config::Provider) -> Vec<(String, config::Provider
 }
 
 fn summarise(config: &Config, text: &mut String) {
-    let listen: Vec<_> = config.server.listen.iter().map(shown).collect();
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
     let tls = if config.server.tls.is_some() { "TLS" } else { "plain HTTP" };
     let _ = writeln!(text, "  listens on  {} ({tls})", listen.join(", "));
-    let _ = writeln!(text, "  admin on    {}", shown(&config.admin.listen));
+    let _ = writeln!(text, "  admin on    {}", config.admin.listen);
     let _ = writeln!(text, "  store       {}", config.store.path.display());
     for provider in config.providers.values() {
         let place = match &provider.kind {

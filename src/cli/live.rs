@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Source, say, shown};
+use super::{Source, say};
 use crate::config::{Config, Listen, environment};
 
 /// Health checks have little patience, and so has this one.
@@ -29,9 +29,9 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let status = answer
         .map_err(|_| anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs()))
         .flatten()
-        .with_context(|| format!("not live: {}/livez", shown(&listen)))?;
-    ensure!(status == StatusCode::OK, "not live: {}/livez: answered {status}", shown(&listen));
-    say(&format!("live: {}\n", shown(&listen)))
+        .with_context(|| format!("not live: {listen}/livez"))?;
+    ensure!(status == StatusCode::OK, "not live: {listen}/livez: answered {status}");
+    say(&format!("live: {listen}\n"))
 }
 
 /// A server that listens on all addresses of a machine is asked at its loopback address.

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Source, shown};
+use super::Source;
 use crate::app::{App, Reloadable};
 use crate::clock::Clock;
 use crate::tasks::Tasks;
@@ -29,10 +29,10 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = config.map(|path| path.display().to_string()),
-            data = app.data_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
-            pages = Some(app.page_addresses().iter().map(shown).collect::<Vec<_>>().join(", "))
+            data = app.data_addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            pages = Some(app.page_addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
                 .filter(|pages| !pages.is_empty()),
-            admin = app.admin_addresses().iter().map(shown).collect::<Vec<_>>().join(", "),
+            admin = app.admin_addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             workers,
             "bearerd serves"
         );

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, net};
+use std::{fs, net};
 
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -75,7 +75,7 @@ impl Bound {
     }
 
     fn failed(&self, address: &Listen, error: &io::Error) -> BindError {
-        BindError { key: self.key, address: Shown(address).to_string(), why: why(error, self.sharing) }
+        BindError { key: self.key, address: address.to_string(), why: why(error, self.sharing) }
     }
 
     /// From now on clients come to us, though nobody has to take them yet.
@@ -205,18 +205,6 @@ impl Drop for SocketFile {
     }
 }
 
-/// An address as it is written in the configuration.
-pub(super) struct Shown<'a>(pub(super) &'a Listen);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Listen::Tcp(address) => address.fmt(f),
-            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// What the system said, and what it comes from most often.
 fn why(error: &io::Error, sharing: Sharing) -> String {
     let hint = match error.kind() {
@@ -249,7 +237,7 @@ mod tests {
             assert_ne!(bound.addresses(), [any]);
             assert_eq!(bound.workers.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
             let error = bind(&bound.addresses()[0]).unwrap_err().to_string();
-            let prefix = format!("server.listen: can't listen on {}", Shown(&bound.addresses()[0]));
+            let prefix = format!("server.listen: can't listen on {}", bound.addresses()[0]);
             assert!(error.starts_with(&prefix), "{error}");
             assert!(error.ends_with("; another program, perhaps a second bearerd, has it"), "{error}");
         }

@@ -312,7 +312,7 @@ impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, address) in self.addresses.iter().enumerate() {
             let comma = if position == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", bind::Shown(address))?;
+            write!(f, "{comma}{address}")?;
         }
         Ok(())
     }
