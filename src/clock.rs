@@ -75,6 +75,13 @@ impl Moment {
     }
 }
 
+/// Both kinds of time, read together: what the one says is the other's, however the wall clock is set afterwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    pub wall: Timestamp,
+    pub moment: Moment,
+}
+
 /// Where the time comes from: the system, or a test's hand.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -127,6 +134,10 @@ impl Clock {
                 Moment(ORIGIN + Duration::from_millis(hand.monotonic_millis.load(Ordering::SeqCst)))
             }
         }
+    }
+
+    pub fn read(&self) -> Reading {
+        Reading { wall: self.now(), moment: self.moment() }
     }
 
     /// Moves both hands of a manual clock forward. A system clock takes no orders.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lease::Lease;
+use super::lease::{Lease, Witness};
 use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
 use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name, trace_exchange};
@@ -51,8 +51,8 @@ pub(super) struct Flight {
 enum Round {
     /// The store has to be read again.
     Again,
-    /// It has, and there is a new token in it.
-    Stored,
+    /// It has, and there is this new token in it.
+    Stored(Witness),
 }
 
 /// The claim under which a refresh token is presented.
@@ -91,11 +91,13 @@ impl Flight {
     }
 
     async fn fetch(&self, turn: &mut Turn) -> Result<Arc<Lease>, Ended> {
-        let mut stored = false;
+        let mut witness = None;
         for _ in 0..ROUNDS {
             *turn = self.pilot.slot.turn();
             let grant = self.vault.store.find(self.alias.as_str()).await?;
-            let Some(heard) = self.pilot.slot.follow(*turn, self.vault.leases(grant.as_ref()), Source::Flight) else {
+            let Some(heard) =
+                self.pilot.slot.follow(*turn, self.vault.leases(grant.as_ref(), witness.as_ref()), Source::Flight)
+            else {
                 continue;
             };
             *turn = heard;
@@ -109,12 +111,12 @@ impl Flight {
                 return Ok(lease);
             }
             may_be_refreshed(&grant.status)?;
-            if stored {
+            if witness.is_some() {
                 let text = "the provider's tokens are dead on arrival".into();
                 return Err(LeaseError::ProviderUnavailable { text, retry_after: POINTLESS }.into());
             }
             match self.claim_and_present(&grant).await? {
-                Round::Stored => stored = true,
+                Round::Stored(stored) => witness = Some(stored),
                 Round::Again => {}
             }
         }
@@ -231,14 +233,15 @@ impl Flight {
         took: Duration,
     ) -> Result<Round, Ended> {
         fault::point("fp07");
-        let now = self.vault.clock.now();
+        let at = self.vault.clock.read();
         let scope_set = self.vault.upstreams[self.upstream].scope_set.clone();
+        let access = access_token(&reply, scope_set, presentation.asked.clone(), at.wall);
         let commit = Commit {
             key: grant.key.clone(),
             epoch: presentation.epoch,
             parent: presentation.fingerprint,
             fence: presentation.fence,
-            access: access_token(&reply, scope_set, presentation.asked.clone(), now),
+            access: access.clone(),
             refresh_token: reply.refresh_token,
             scopes: reply.scopes,
             grace: match timing.rotation {
@@ -251,9 +254,9 @@ impl Flight {
         match committed {
             Committed::Stored { version } | Committed::Already { version } => {
                 tracing::info!(account = %grant.alias, id = %grant.key.id(), version, "refreshed");
-                self.vault.memory.recent.note(&grant.key, now, took);
+                self.vault.memory.recent.note(&grant.key, at.wall, took);
                 fault::point("fp10");
-                Ok(Round::Stored)
+                Ok(Round::Stored(Witness { token: access, at }))
             }
             Committed::Refused(Refusal::Epoch | Refusal::Revoked | Refusal::Missing) => {
                 tracing::info!(account = %grant.alias, "the grant was revoked or renewed during its refresh; the answer was dropped");

@@ -47,7 +47,7 @@ impl Vault {
 
 impl Inner {
     fn stored_token(&self, grant: &Grant, upstream: UpstreamId) -> Option<(Freshness, Timestamp)> {
-        let lease = self.leases(Some(grant)).into_iter().nth(upstream.place)??;
+        let lease = self.leases(Some(grant), None).into_iter().nth(upstream.place)??;
         let scope_set = &self.upstreams[upstream.at].scope_set;
         let token = grant.access.iter().find(|token| token.scope_set == *scope_set)?;
         Some((lease.freshness(self.clock.moment()), token.expires))

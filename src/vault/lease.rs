@@ -11,7 +11,7 @@ use http::HeaderValue;
 use super::timing::{left_when_ageing, share_left_when_ageing, spread};
 use crate::account::AccountKey;
 use crate::claims::Claims;
-use crate::clock::{Clock, Moment, Timestamp};
+use crate::clock::{Moment, Reading, Timestamp};
 use crate::store::{AccessToken, Grant};
 
 /// A ready `Authorization` value with its expiry: what the hot path uses.
@@ -32,8 +32,16 @@ pub struct Lease {
     /// From here on a request waits for that refresh, though the token still lives.
     pub expiring: Moment,
     pub expires: Moment,
+    /// This process got it from the provider itself: no wall clock that was set since has a part in its times.
+    witnessed: bool,
     /// Some request was given it.
     used: AtomicBool,
+}
+
+/// A token that this process got from the provider itself, and when.
+pub(super) struct Witness {
+    pub(super) token: AccessToken,
+    pub(super) at: Reading,
 }
 
 /// Whose a token is, and which of several.
@@ -61,9 +69,9 @@ impl From<&Grant> for Whose {
 }
 
 impl Lease {
-    /// `None`: the token can't be written into a header.
-    pub fn new(whose: Whose, token: &AccessToken, clock: &Clock) -> Option<Self> {
-        let (wall, now) = (clock.now(), clock.moment());
+    /// `at`: when the times of `token` are compared with the clock. `None`: the token can't be written into a header.
+    pub fn new(whose: Whose, token: &AccessToken, at: Reading) -> Option<Self> {
+        let Reading { wall, moment: now } = at;
         let left = token.expires.since(wall);
         // A token from the future tells that the clock was set back, not that it is young.
         let known = token.obtained > Timestamp::default() && token.obtained <= wall;
@@ -87,8 +95,21 @@ impl Lease {
             ages: before_expiry(left_when_ageing),
             expiring: before_expiry(LAST_MINUTE.min(life / 10)),
             expires,
+            witnessed: false,
             used: AtomicBool::new(false),
         })
+    }
+
+    /// As `witness` knows it, where `token` is the one that it got.
+    pub(super) fn witnessed_by(witness: &Witness, whose: Whose, token: &AccessToken) -> Option<Self> {
+        let own = (&witness.token.scope_set, witness.token.token.expose()) == (&token.scope_set, token.token.expose());
+        let lease = || Self::new(whose, &witness.token, witness.at);
+        own.then(lease).flatten().map(|lease| Self { witnessed: true, ..lease })
+    }
+
+    /// Of the same token's times.
+    pub(super) fn knows_better(&self, other: &Self) -> bool {
+        self.witnessed && !other.witnessed
     }
 
     pub fn freshness(&self, now: Moment) -> Freshness {
@@ -137,6 +158,8 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::vault::slot::{Slot, Source};
 
     fn alice(version: u64) -> Whose {
         let account = AccountKey { provider: "entra".into(), tenant: "t".into(), subject: "s".into() };
@@ -158,7 +181,7 @@ mod tests {
     fn a_token_of_an_hour_passes_through_every_state() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
         for version in 0..32 {
-            let lease = Lease::new(alice(version), &token(&clock, 3600), &clock).unwrap();
+            let lease = Lease::new(alice(version), &token(&clock, 3600), clock.read()).unwrap();
             let at = |secs| lease.freshness(clock.moment().plus(Duration::from_secs(secs)));
             assert_eq!(at(3600 * 59 / 100), Freshness::Fresh);
             assert_eq!(at(3600 * 76 / 100), Freshness::Ageing);
@@ -171,7 +194,7 @@ mod tests {
     #[test]
     fn a_token_of_five_seconds_is_served_for_most_of_them() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let lease = Lease::new(alice(1), &token(&clock, 5), &clock).unwrap();
+        let lease = Lease::new(alice(1), &token(&clock, 5), clock.read()).unwrap();
         let at = |millis| lease.freshness(clock.moment().plus(Duration::from_millis(millis)));
         assert_eq!(at(2_900), Freshness::Fresh);
         assert_eq!(at(4_400), Freshness::Ageing);
@@ -185,15 +208,15 @@ mod tests {
         let day = token(&clock, 24 * 3600);
         let at = |lease: &Lease, hours: u64| lease.freshness(clock.moment().plus(Duration::from_secs(hours * 3600)));
         for version in 0..32 {
-            let lease = Lease::new(alice(version), &day, &clock).unwrap();
+            let lease = Lease::new(alice(version), &day, clock.read()).unwrap();
             assert_eq!((at(&lease, 10), at(&lease, 14)), (Freshness::Fresh, Freshness::Ageing));
             let asked =
                 AccessToken { refresh_after: Some(clock.now().plus(Duration::from_secs(4 * 3600))), ..day.clone() };
-            let lease = Lease::new(alice(version), &asked, &clock).unwrap();
+            let lease = Lease::new(alice(version), &asked, clock.read()).unwrap();
             assert_eq!((at(&lease, 3), at(&lease, 8)), (Freshness::Fresh, Freshness::Ageing));
             let late =
                 AccessToken { refresh_after: Some(clock.now().plus(Duration::from_secs(23 * 3600))), ..day.clone() };
-            let lease = Lease::new(alice(version), &late, &clock).unwrap();
+            let lease = Lease::new(alice(version), &late, clock.read()).unwrap();
             assert_eq!(at(&lease, 14), Freshness::Ageing, "no later than without a word");
         }
     }
@@ -201,7 +224,7 @@ mod tests {
     #[test]
     fn only_what_was_used_is_due() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let lease = Lease::new(alice(1), &token(&clock, 3600), &clock).unwrap();
+        let lease = Lease::new(alice(1), &token(&clock, 3600), clock.read()).unwrap();
         let at = |secs| lease.is_due(clock.moment().plus(Duration::from_secs(secs)));
         assert!(!at(3000));
         lease.mark_used();
@@ -212,7 +235,7 @@ mod tests {
     fn an_imported_token_is_never_young() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
         let imported = AccessToken { obtained: Timestamp::default(), ..token(&clock, 3600) };
-        let lease = Lease::new(alice(1), &imported, &clock).unwrap();
+        let lease = Lease::new(alice(1), &imported, clock.read()).unwrap();
         assert!(!lease.younger_than(Duration::from_secs(10), clock.moment()));
         assert_eq!(lease.freshness(clock.moment()), Freshness::Fresh);
     }
@@ -221,16 +244,34 @@ mod tests {
     fn a_token_from_the_future_is_not_young() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
         let ahead = AccessToken { obtained: clock.now().plus(Duration::from_secs(7200)), ..token(&clock, 10_800) };
-        let lease = Lease::new(alice(1), &ahead, &clock).unwrap();
+        let lease = Lease::new(alice(1), &ahead, clock.read()).unwrap();
         assert!(!lease.younger_than(Duration::from_secs(10), clock.moment()));
     }
 
     #[test]
     fn a_clock_that_is_set_back_does_not_matter() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let lease = Lease::new(alice(1), &token(&clock, 3600), &clock).unwrap();
+        let lease = Lease::new(alice(1), &token(&clock, 3600), clock.read()).unwrap();
         clock.step_wall(-7_200_000);
         clock.advance(Duration::from_secs(3600));
         assert_eq!(lease.freshness(clock.moment()), Freshness::Expired);
+    }
+
+    #[test]
+    fn who_got_a_token_knows_better_than_who_read_it_after_the_clock_was_set() {
+        let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+        let witness = Witness { token: token(&clock, 3600), at: clock.read() };
+        let slot = Slot::new(1);
+        let tell = |lease: Option<Lease>, source| slot.follow(slot.turn(), vec![lease], source).expect("its turn");
+        let left = || slot.lease(0).expect("a lease").expires.since(clock.moment()).as_secs();
+        clock.step_wall(-7_200_000);
+        tell(Lease::new(alice(2), &witness.token, clock.read()), Source::Change);
+        assert_eq!(left(), 3600 + 7200);
+        tell(Lease::witnessed_by(&witness, alice(2), &witness.token), Source::Flight);
+        assert_eq!(left(), 3600);
+        tell(Lease::new(alice(2), &witness.token, clock.read()), Source::Change);
+        assert_eq!(left(), 3600);
+        let another = AccessToken { token: "another".into(), ..witness.token.clone() };
+        assert!(Lease::witnessed_by(&witness, alice(3), &another).is_none());
     }
 }

@@ -113,9 +113,9 @@ impl Minting {
 
     fn keep(&self, upstream: &UpstreamEntry, reply: &TokenReply, asked: Option<Claims>) -> Result<Arc<Lease>, Ended> {
         let (clock, slot) = (&self.vault.clock, &self.pilot.slot);
-        let now = clock.now();
-        let token = access_token(reply, upstream.scope_set.clone(), asked, now);
-        let lease = Lease::new(self.whose(upstream), &token, clock).ok_or_else(|| {
+        let at = clock.read();
+        let token = access_token(reply, upstream.scope_set.clone(), asked, at.wall);
+        let lease = Lease::new(self.whose(upstream), &token, at).ok_or_else(|| {
             LeaseError::Misconfigured("the provider's access token can't stand in a header".to_owned())
         })?;
         slot.follow(slot.turn(), vec![Some(lease)], Source::Flight);

@@ -40,6 +40,7 @@ pub use self::foresee::{Foreseen, Next};
 use self::gate::Gate;
 pub use self::grants::SignInFor;
 pub use self::import::{Import, ImportError, Imported};
+use self::lease::Witness;
 pub use self::lease::{Freshness, Lease};
 use self::memory::{Memory, Place};
 use self::minted::Minted;
@@ -304,14 +305,17 @@ impl Inner {
     }
 
     /// What `grant` holds for each place of a slot, dead or alive: also for those that only another configuration knows.
-    fn leases(&self, grant: Option<&Grant>) -> Vec<Option<Lease>> {
-        self.memory.places.all().iter().map(|place| self.lease_in(grant?, place)).collect()
+    fn leases(&self, grant: Option<&Grant>, witness: Option<&Witness>) -> Vec<Option<Lease>> {
+        self.memory.places.all().iter().map(|place| self.lease_in(grant?, place, witness)).collect()
     }
 
-    fn lease_in(&self, grant: &Grant, place: &Place) -> Option<Lease> {
+    fn lease_in(&self, grant: &Grant, place: &Place, witness: Option<&Witness>) -> Option<Lease> {
+        if grant.key.provider != place.provider {
+            return None;
+        }
         let token = grant.access.iter().find(|token| token.scope_set == place.scope_set)?;
-        let lease = || Lease::new(grant.into(), token, &self.clock);
-        (grant.key.provider == place.provider).then(lease).flatten()
+        let witnessed = witness.and_then(|witness| Lease::witnessed_by(witness, grant.into(), token));
+        witnessed.or_else(|| Lease::new(grant.into(), token, self.clock.read()))
     }
 
     /// Beside the refresh, never before it: a record that can't be kept must not cost a grant.

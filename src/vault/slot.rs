@@ -207,7 +207,7 @@ impl Slot {
 
     /// Puts `leases`, one for each place, in force instead of everything that is here. `None`: the store has to be read
     /// again. A token that is here already stays the lease that it is: its version is that of the grant which brought it, and its
-    /// time runs by the monotonic clock.
+    /// time runs by the monotonic clock. Only who got the token itself knows better than somebody who read it in the store.
     pub(super) fn follow(&self, turn: Turn, leases: Vec<Option<Lease>>, source: Source) -> Option<Turn> {
         let mut busy = self.busy();
         if busy.turn != turn.0 {
@@ -220,6 +220,7 @@ impl Slot {
             let old = place.load();
             if let (Some(old), Some(new)) = (&*old, &new)
                 && old.is_same_token(new)
+                && !new.knows_better(old)
             {
                 continue;
             }

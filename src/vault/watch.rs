@@ -148,7 +148,7 @@ impl Inner {
                 }
                 found => found?,
             };
-            if slot.follow(turn, self.leases(grant.as_ref()), Source::Change).is_some() {
+            if slot.follow(turn, self.leases(grant.as_ref(), None), Source::Change).is_some() {
                 return Ok(());
             }
         }

@@ -171,3 +171,28 @@ async fn a_clock_that_is_set_kills_no_token_and_keeps_none_alive() {
     rig.clock.advance(HOUR);
     assert_eq!(process.lease("alice").await.expect("a lease").version, 2, "an hour is over, whatever the wall says");
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_while_a_token_is_stored_makes_it_neither_older_nor_younger() {
+    for jump in [7_200_000, -7_200_000] {
+        let rig = Rig::strict();
+        let process = rig.signed_in().await;
+        rig.clock.advance(HOUR);
+        let sql = rig.sql();
+        let answer = rig.hold_answer();
+        let asking = process.clone();
+        let lease = process.core.tasks.spawn(async move { asking.lease("alice").await });
+        answer.arrived(1).await;
+        sql.execute_batch("BEGIN IMMEDIATE").expect("the store is ours");
+        answer.open();
+        // From this count on the answer waits for the store: on one thread nothing comes between the two.
+        while !process.core.metrics.render().contains(r#"bearerd_refresh_total{provider="entra",outcome="ok"} 1"#) {
+            tokio::task::yield_now().await;
+        }
+        rig.clock.step_wall(jump);
+        sql.execute_batch("ROLLBACK").expect("it is everybody's");
+        let lease = lease.await.expect("no panic").expect("a lease");
+        assert_eq!((lease.version, rig.asked().len()), (2, 1), "{jump}");
+        assert_eq!(lease.expires.since(rig.clock.moment()), HOUR, "{jump}");
+    }
+}
