@@ -108,8 +108,8 @@ const LIMITS: Keys = &[
     key(
         "waiting",
         Integer,
-        Optional("1024"),
-        "that wait at a time, past it the oldest: overloaded; default: as many as requests",
+        Optional("10000"),
+        "that wait at a time, past it the oldest: overloaded; default: as many as connections",
     ),
     key(
         "memory_bytes",

@@ -48,7 +48,8 @@ async fn at_three_times_capacity_every_seat_is_in_use_and_the_newest_have_them()
     const SEATS: u64 = 4;
     const OFFERED: u64 = 3 * SEATS;
     const ROUNDS: u64 = 10;
-    let rig = Arc::new(Rig::with(&format!("{PATIENT}server.limits.requests = {SEATS}")).await);
+    let limits = format!("{PATIENT}server.limits.requests = {SEATS}\nserver.limits.waiting = {SEATS}");
+    let rig = Arc::new(Rig::with(&limits).await);
     let path = |round: u64, number: u64| format!("/v1.0/echo/{round}-{number}");
     let mut gate = hold(&rig, SEATS);
     let mut seated: Vec<_> = (0..SEATS).map(|number| asking(&rig, path(0, number))).collect();

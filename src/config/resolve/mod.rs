@@ -153,12 +153,12 @@ fn limits(section: &Section<'_>) -> Result<ServerLimits, Reported> {
     let replay_total_bytes = section.get("replay_total_bytes", integer(0..=i64::MAX));
     let drain_delay = section.get("drain_delay", delay);
     let drain_timeout = section.get("drain_timeout", duration);
-    let requests: usize = requests?;
-    let waiting = waiting?.unwrap_or(requests);
+    let connections: usize = connections?;
+    let waiting = waiting?.unwrap_or(connections);
     section.derived("waiting", i64::try_from(waiting).unwrap_or(i64::MAX));
     Ok(ServerLimits {
-        connections: connections?,
-        requests,
+        connections,
+        requests: requests?,
         wait: wait?,
         waiting,
         memory_bytes: memory_bytes?,
