@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::STATE_MEMORY;
+use super::slot::Ended;
 use crate::account::Alias;
 use crate::claims::Claims;
-use crate::store::{Reason, StoreError};
+use crate::store::{Reason, Status, StoreError};
 
 /// Why there is no token.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -74,4 +76,40 @@ impl From<StoreError> for LeaseError {
             StoreError::AliasTaken(_) | StoreError::Setup { .. } => Self::StoreUnavailable(error.to_string()),
         }
     }
+}
+
+impl From<LeaseError> for Ended {
+    fn from(error: LeaseError) -> Self {
+        let memory = match &error {
+            LeaseError::SigninRequired(_) | LeaseError::Revoked => STATE_MEMORY,
+            LeaseError::ProviderUnavailable { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        };
+        Self::new(error, memory)
+    }
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        LeaseError::from(error).into()
+    }
+}
+
+/// Whether a grant of this status has a refresh token to present.
+pub(super) fn may_be_refreshed(status: &Status) -> Result<(), LeaseError> {
+    match status {
+        Status::Revoked => Err(LeaseError::Revoked),
+        Status::Reauth(reason) => Err(LeaseError::SigninRequired(reason.clone())),
+        Status::Active | Status::Uncertain => Ok(()),
+    }
+}
+
+pub(super) fn backs_off(retry_after: Duration) -> LeaseError {
+    let text = "an earlier refresh failed; the next one is not due yet".into();
+    LeaseError::ProviderUnavailable { text, retry_after }
+}
+
+pub(super) fn outcome_unknown() -> LeaseError {
+    let text = "the outcome of the last refresh is unknown; it is not repeated at a provider that punishes that".into();
+    LeaseError::ProviderUnavailable { text, retry_after: Duration::from_secs(5) }
 }

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::{backs_off, may_be_refreshed, outcome_unknown};
 use super::lease::{Lease, Witness};
+use super::provider::{ProviderEntry, access_token, outcome_name, trace_exchange};
 use super::slot::{Ended, Pilot, Source, Turn, Want};
 use super::timing::{Timing, backoff, timing, worth_a_second_try};
-use super::{Inner, LeaseError, ProviderEntry, STATE_MEMORY, access_token, outcome_name, trace_exchange};
+use super::{Inner, LeaseError};
 use crate::account::Alias;
 use crate::claims::Claims;
 use crate::clock::Moment;
@@ -367,41 +369,5 @@ impl Flight {
             Some(Status::Active | Status::Revoked | Status::Reauth(_)) | None => Ok(Round::Again),
             Some(Status::Uncertain) => Err(outcome_unknown().into()),
         }
-    }
-}
-
-/// Whether a grant of this status has a refresh token to present.
-pub(super) fn may_be_refreshed(status: &Status) -> Result<(), LeaseError> {
-    match status {
-        Status::Revoked => Err(LeaseError::Revoked),
-        Status::Reauth(reason) => Err(LeaseError::SigninRequired(reason.clone())),
-        Status::Active | Status::Uncertain => Ok(()),
-    }
-}
-
-pub(super) fn backs_off(retry_after: Duration) -> LeaseError {
-    let text = "an earlier refresh failed; the next one is not due yet".into();
-    LeaseError::ProviderUnavailable { text, retry_after }
-}
-
-pub(super) fn outcome_unknown() -> LeaseError {
-    let text = "the outcome of the last refresh is unknown; it is not repeated at a provider that punishes that".into();
-    LeaseError::ProviderUnavailable { text, retry_after: Duration::from_secs(5) }
-}
-
-impl From<LeaseError> for Ended {
-    fn from(error: LeaseError) -> Self {
-        let memory = match &error {
-            LeaseError::SigninRequired(_) | LeaseError::Revoked => STATE_MEMORY,
-            LeaseError::ProviderUnavailable { retry_after, .. } => *retry_after,
-            _ => Duration::ZERO,
-        };
-        Self::new(error, memory)
-    }
-}
-
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Self {
-        LeaseError::from(error).into()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is asked of a provider, nothing is written, nothing is started, and no lease is marked as used.
 
-use super::flight::{backs_off, may_be_refreshed, outcome_unknown};
+use super::error::{backs_off, may_be_refreshed, outcome_unknown};
 use super::{Freshness, Inner, LeaseError, UpstreamId, Vault};
 use crate::account::Alias;
 use crate::clock::Timestamp;

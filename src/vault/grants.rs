@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::provider::access_token;
 use super::slot::Want;
-use super::{Inner, LeaseError, PutError, Subject, Vault, access_token};
+use super::{Inner, LeaseError, PutError, Subject, Vault};
 use crate::account::{AccountKey, Alias};
 use crate::audit::{Entry, Event, Who};
 use crate::oauth::SignedIn;

@@ -10,12 +10,10 @@ use std::time::Duration;
 use super::flight::POINTLESS;
 use super::lease::{Lease, Whose};
 use super::minted::Cell;
+use super::provider::{ProviderEntry, access_token, outcome_name, trace_exchange};
 use super::slot::{Ended, Pilot, Source, Want};
 use super::timing::{backoff, worth_a_second_try};
-use super::{
-    Assertion, Inner, LeaseError, ProviderEntry, STATE_MEMORY, UpstreamEntry, access_token, outcome_name,
-    trace_exchange,
-};
+use super::{Assertion, Inner, LeaseError, STATE_MEMORY, UpstreamEntry};
 use crate::account::AccountKey;
 use crate::claims::Claims;
 use crate::config::Rotation;

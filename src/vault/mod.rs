@@ -23,6 +23,7 @@ mod lend;
 mod memory;
 mod minted;
 mod minting;
+mod provider;
 mod recent;
 mod slot;
 mod timing;
@@ -30,7 +31,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -44,22 +45,20 @@ use self::lease::Witness;
 pub use self::lease::{Freshness, Lease};
 use self::memory::{Memory, Place};
 use self::minted::Minted;
+use self::provider::{ProviderEntry, outcome_name};
 pub use self::recent::Refreshed;
 use self::slot::{Ended, Slot};
 use crate::account::Alias;
 use crate::audit::{Entry, Event, Outcome, Who};
-use crate::claims::Claims;
-use crate::clock::{Clock, Moment, Timestamp};
-use crate::config::{self, ProviderKind, Rotation, TokenRequests};
+use crate::clock::{Clock, Timestamp};
+use crate::config;
 use crate::metrics::Metrics;
-use crate::oauth::{Class, Provider, TokenError, TokenReply};
+use crate::oauth::{Provider, TokenError};
 use crate::secret::Secret;
-use crate::store::{self, AccessToken, Grant, Store};
+use crate::store::{self, Grant, Store};
 use crate::tasks::Tasks;
-use crate::traces::{self, Context, Ended as Step, Value};
+use crate::traces::Context;
 
-/// A wrong credential of ours is tried again after this time, once for the provider and not once an account.
-const CREDENTIAL_PAUSE: Duration = Duration::from_secs(10);
 /// How long "somebody has to sign in" is answered without another look; a change ends it at once.
 const STATE_MEMORY: Duration = Duration::from_secs(5);
 
@@ -88,20 +87,6 @@ struct Inner {
     minted: Minted,
     /// Another configuration is in force.
     retired: CancellationToken,
-}
-
-struct ProviderEntry {
-    provider: Provider,
-    rotation: Rotation,
-    allowed_tenants: Vec<String>,
-    /// Stands in for the tenant in the keys of a generic provider's accounts.
-    issuer: Option<String>,
-    gate: Gate,
-    token_requests: TokenRequests,
-    /// A refresh token that nobody uses for this long lapses.
-    idle_limit: Option<Duration>,
-    /// Our own credential was refused: nothing is presented until then.
-    refusal: Mutex<Option<(Moment, LeaseError)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -342,79 +327,6 @@ impl Inner {
             .get(id)
             .map(|entry| &**entry)
             .ok_or_else(|| LeaseError::Misconfigured(format!("the provider {id} is not configured any more")))
-    }
-}
-
-impl ProviderEntry {
-    fn new(provider: Provider, config: &config::Provider, gate: Gate) -> Self {
-        Self {
-            provider,
-            rotation: config.rotation,
-            allowed_tenants: config.allowed_tenants.clone(),
-            issuer: match &config.kind {
-                ProviderKind::Oidc { issuer } => Some(issuer.as_str().trim_end_matches('/').to_owned()),
-                ProviderKind::Entra { .. } => None,
-            },
-            gate,
-            token_requests: config.token_requests,
-            idle_limit: config.idle_limit,
-            refusal: Mutex::default(),
-        }
-    }
-
-    fn refused(&self, now: Moment) -> Result<(), Ended> {
-        match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((until, error)) if *until > now => Err(Ended::new(error.clone(), until.since(now))),
-            _ => Ok(()),
-        }
-    }
-
-    /// The provider refuses our own credential.
-    fn refuse(&self, text: String, now: Moment) -> Ended {
-        let error = LeaseError::AppCredential(text);
-        let refusal = Some((now.plus(CREDENTIAL_PAUSE), error.clone()));
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
-        Ended::new(error, CREDENTIAL_PAUSE)
-    }
-}
-
-/// What a reply of the token endpoint brings for these scopes; `claims`: the challenge that it was asked with.
-fn access_token(reply: &TokenReply, scope_set: String, claims: Option<Claims>, now: Timestamp) -> AccessToken {
-    AccessToken {
-        scope_set,
-        token: reply.access_token.clone(),
-        expires: now.plus(reply.expires_in),
-        obtained: now,
-        refresh_after: reply.refresh_in.map(|wait| now.plus(wait)),
-        claims,
-    }
-}
-
-/// What a request to the token endpoint was, for whoever's trace it is.
-fn trace_exchange(
-    span: Option<&Context>,
-    provider: &str,
-    grant: &'static str,
-    began: Moment,
-    outcome: &Result<TokenReply, TokenError>,
-) {
-    let Some(span) = span else { return };
-    let attributes = vec![("bearerd.provider", Value::cut(provider)), ("bearerd.grant_type", Value::Word(grant))];
-    let error = outcome.as_ref().err().map(|error| Value::Word(outcome_name(error.class)));
-    span.ended("refresh", traces::Kind::Client, began, Step { attributes, error, message: None });
-}
-
-/// The value of `outcome` in the metric.
-fn outcome_name(class: Class) -> &'static str {
-    match class {
-        Class::Dead => "dead",
-        Class::Interact => "interact",
-        Class::User => "user",
-        Class::Assertion => "assertion",
-        Class::AppCredential => "app_credential",
-        Class::Config => "config",
-        Class::Backoff => "backoff",
-        Class::Retry => "retry",
     }
 }
 
