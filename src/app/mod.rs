@@ -131,7 +131,7 @@ impl App {
         let live = Live::new(current, fronts, own_pages, data.terms(), in_force, reloadable);
         let admin = admin.start_on(&core.tasks, &small, &core.metrics, live.admin())?;
         for address in admin.addresses() {
-            core.store.is_reached_at(address);
+            core.store.is_reached_at(Some(address));
         }
         live.begin();
         Ok(Self { live, data, pages, admin })
@@ -197,6 +197,9 @@ impl App {
         if !core.tasks.drain(REFRESH_DRAIN).await {
             tracing::warn!("work was still under way at the end of the drain");
         }
-        tokio::join!(core.traces.flush(TRACES_DRAIN), self.admin.drain(SIDE_DRAIN));
+        core.traces.flush(TRACES_DRAIN).await;
+        // As soon as it has left its address, anybody on this machine may take that.
+        core.store.is_reached_at(None);
+        self.admin.drain(SIDE_DRAIN).await;
     }
 }

@@ -91,17 +91,19 @@ impl Holders {
         self.say(|said| said.generation = generation);
     }
 
-    /// Tells the others where this process's admin listener is.
-    pub fn is_reached_at(&self, admin: &Listen) {
-        self.say(|said| said.admin = Some(admin.clone()));
+    /// Tells the others where this process's admin listener is; `None`: nowhere, from now on.
+    pub fn is_reached_at(&self, admin: Option<&Listen>) {
+        self.say(|said| said.admin = admin.cloned());
     }
 
     fn say(&self, change: impl FnOnce(&mut Said)) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut said);
         let admin = said.admin.as_ref().map(|admin| format!("{admin}\n")).unwrap_or_default();
-        // Numbers grow and an address stays, so that the new text covers the old one.
-        let _ = self.lock.write_all_at(format!("{} {}\n{admin}", std::process::id(), said.generation).as_bytes(), 0);
+        let text = format!("{} {}\n{admin}", std::process::id(), said.generation);
+        // The first line never gets shorter: a reader finds the old text, or the new one before the rest of the old, and both are true.
+        let written = self.lock.write_all_at(text.as_bytes(), 0);
+        let _ = written.and_then(|()| self.lock.set_len(text.len() as u64));
     }
 
     /// The other processes that live.
@@ -159,20 +161,20 @@ impl Drop for Holders {
     }
 }
 
-/// Where the admin listeners are of those processes that surely live, asked by one that is no holder itself.
-pub fn servers(directory: &Path) -> Vec<Listen> {
+/// Those processes that surely live, and where their admin listeners are, asked by one that is no holder itself.
+pub fn servers(directory: &Path) -> Vec<(HolderId, Listen)> {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     entries
         .filter_map(|entry| {
             let id = id_of(&entry.path())?;
             let admin = fs::read_to_string(entry.path()).ok()?.lines().nth(1)?.parse().ok()?;
-            is_alive(directory, id).then_some(admin)
+            is_alive(directory, id).then_some((id, admin))
         })
         .collect()
 }
 
 /// Whether the process behind `id` surely lives, asked by one that is no holder itself.
-pub fn is_alive(directory: &Path, id: HolderId) -> bool {
+fn is_alive(directory: &Path, id: HolderId) -> bool {
     File::open(file_of(directory, id)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
@@ -206,10 +208,14 @@ mod tests {
         let holders = directory.path().join("holders");
         assert!(is_alive(&holders, gone) && !is_alive(directory.path(), gone));
         let at: Listen = "127.0.0.1:8081".parse().unwrap();
-        second.is_reached_at(&at);
+        second.is_reached_at(Some(&at));
         second.knows(13);
-        assert_eq!(servers(&holders), [at], "the first serves nobody");
+        assert_eq!(servers(&holders), [(gone, at)], "the first serves nobody");
         assert_eq!(first.others().unwrap(), [Process { pid, generation: 13 }]);
+        second.is_reached_at(None);
+        assert!(is_alive(&holders, gone) && servers(&holders).is_empty());
+        second.knows(100);
+        assert!(servers(&holders).is_empty());
         drop(second);
         assert!(!is_alive(&holders, gone) && servers(&holders).is_empty());
         assert!(first.is_dead(gone) && first.others().unwrap().is_empty());

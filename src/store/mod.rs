@@ -108,19 +108,14 @@ impl Store {
         sqlite::exists(config)
     }
 
-    /// Whether a living process with the store of this place open calls itself so in `opened_by`.
-    pub fn is_opened_by(config: &config::Store, process: &str) -> bool {
-        sqlite::is_opened_by(config, process)
+    /// The living processes that have the store of this place open, as they call themselves in `opened_by`, and where their admin listeners
+    /// are. They say so themselves, in files that nobody else can write.
+    pub fn servers(config: &config::Store) -> Vec<(String, config::Listen)> {
+        sqlite::servers(config).into_iter().map(|(process, admin)| (process.to_string(), admin)).collect()
     }
 
-    /// Where the admin listeners of the living processes are that have the store of this place open. They say so themselves, in files that
-    /// nobody else can write.
-    pub fn servers(config: &config::Store) -> Vec<config::Listen> {
-        sqlite::servers(config)
-    }
-
-    /// Tells `servers` where this process's admin listener is.
-    pub fn is_reached_at(&self, admin: &config::Listen) {
+    /// Tells `servers` where this process's admin listener is: after it listens, and `None` before it ceases to.
+    pub fn is_reached_at(&self, admin: Option<&config::Listen>) {
         self.backend.is_reached_at(admin);
     }
 

@@ -37,7 +37,7 @@ mod tickets;
 mod transaction;
 
 pub use self::backup::restore;
-pub use self::open::{exists, is_opened_by, servers};
+pub use self::open::{exists, servers};
 pub use self::reseal::Position;
 pub use self::rotation::Phase;
 
@@ -87,7 +87,7 @@ impl Sqlite {
         self.holders.own().to_string()
     }
 
-    pub fn is_reached_at(&self, admin: &config::Listen) {
+    pub fn is_reached_at(&self, admin: Option<&config::Listen>) {
         self.holders.is_reached_at(admin);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a token, of ours or of an account, goes to no program that has taken the port of `admin.listen`, not even to one that
 //! passes on what our server says: the address is the one that a living process which holds a lock in the store's directory has written
-//! down there. Nobody else can listen at it while that process lives.
+//! down there, and it still stands there when that process has told its name. It is withdrawn before the listener ends, so nobody else
+//! could listen at it when the connection was made.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Remote {
 impl Remote {
     /// `None`: no server with our store open answers.
     pub async fn find(config: &Config) -> Option<Self> {
-        for admin in Store::servers(&config.store) {
+        for (_, admin) in Store::servers(&config.store) {
             if let Some(found) = Self::at(&admin, config).await {
                 return Some(found);
             }
@@ -57,7 +58,8 @@ impl Remote {
         let (status, body) = tokio::time::timeout(GREETING, remote.send(question)).await.ok()?.ok()?;
         let about: About = serde_json::from_slice(&body).ok()?;
         // It may have ended just before the connection was made; or it shares its port, and the other one has answered.
-        (status == StatusCode::OK && Store::is_opened_by(&config.store, &about.instance)).then_some(remote)
+        let is_still_there = || Store::servers(&config.store).contains(&(about.instance, admin.clone()));
+        (status == StatusCode::OK && is_still_there()).then_some(remote)
     }
 
     pub async fn accounts(&self, query: &Query) -> anyhow::Result<Page> {

@@ -92,14 +92,9 @@ pub fn exists(config: &config::Store) -> bool {
     fs::metadata(file_in(&config.path)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
-/// Where the admin listeners of the living processes are that have opened the database at this place.
-pub fn servers(config: &config::Store) -> Vec<config::Listen> {
+/// The living processes that have opened the database at this place, and where their admin listeners are.
+pub fn servers(config: &config::Store) -> Vec<(HolderId, config::Listen)> {
     holders::servers(&holders_in(&config.path))
-}
-
-/// Whether the living process of this name has opened the database that is at this place.
-pub fn is_opened_by(config: &config::Store, process: &str) -> bool {
-    HolderId::parse(process).is_some_and(|process| holders::is_alive(&holders_in(&config.path), process))
 }
 
 fn holders_in(directory: &Path) -> PathBuf {

@@ -4,12 +4,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bearerd::claims::Claims;
-use bearerd::config::Rotation;
+use bearerd::config::{Listen, Rotation};
 use bearerd::sandbox::{Effect, Fault, Gate, TokenFault};
 use bearerd::store::{Claim, Failure, FailureKind, TicketKind};
+use bearerd::tasks::spawn_here;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 
 use super::house::{House, bearerd, start};
+use crate::harness::within;
 
 /// Alice is well, Bob's grant is dead, the third is revoked.
 async fn three() -> House {
@@ -266,4 +270,41 @@ async fn check_online_tries_each_credential_by_itself() {
     );
     let second = said("providers.entra.credentials[1]");
     assert!(second.contains("ok ") && second.ends_with("accepted"), "{second}");
+}
+
+/// A server that ends withdraws its address before it leaves it: whoever listens there next gets no token, though that server
+/// still lives and its name is known to everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_withdrawn_while_somebody_asks_gets_no_token() {
+    for withdrawn in [false, true] {
+        let house = House::new();
+        house.import(&[house.row("alice")]).await.assert(0);
+        let text = std::fs::read_to_string(house.path("bearerd.toml")).expect("a file");
+        let text = format!("{text}\n[admin]\ntoken = \"letmein-letmein-letmein\"\n");
+        std::fs::write(house.path("bearerd.toml"), text).expect("a file");
+        let store = house.store().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        store.is_reached_at(Some(&Listen::Tcp(listener.local_addr().expect("an address"))));
+        let thief = spawn_here(async move {
+            let mut stream = BufReader::new(listener.accept().await.expect("a connection").0);
+            let mut heard = String::new();
+            while !heard.ends_with("\r\n\r\n") {
+                stream.read_line(&mut heard).await.expect("a head");
+            }
+            if withdrawn {
+                store.is_reached_at(None);
+            }
+            let about = json!({ "instance": store.opened_by() }).to_string();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{about}", about.len());
+            stream.write_all(answer.as_bytes()).await.expect("it listens");
+            while stream.read_line(&mut heard).await.is_ok_and(|length| length > 2) {}
+            heard
+        });
+        let listed = house.accounts(&["list"]).await;
+        let heard = within(thief).await.expect("no panic");
+        assert_eq!(heard.contains("letmein"), !withdrawn, "{heard}");
+        if withdrawn {
+            assert!(listed.assert(0).out.contains("alice"), "by the store itself");
+        }
+    }
 }
