@@ -14,7 +14,7 @@
 //! - TLS is parked whole. hyper's last read found no plaintext in it; a part of a record stays in it.
 //! - Parked, the task waits for the socket to be readable: bytes that came at any moment after that last read make it so.
 //!
-//! Where memory is short, a connection that would be parked is closed.
+//! Where memory is short, a connection that would be parked is closed, and so is one that takes as long for a head that has begun.
 //!
 //! In a drain a connection ends with the answer under way, which says so (`Connection: close`). One that waits for a request gets a last
 //! moment: the request that is on its way may come, and its answer says the same.
@@ -258,7 +258,7 @@ impl<'a> Watch<'a> {
         if wait != Some(self.wait) {
             (self.wait, self.since) = (wait.unwrap_or(self.wait), now);
             Seen::Busy
-        } else if now >= self.overdue() {
+        } else if now >= self.overdue() || (self.signs.has_begun() && self.pressure.is_high()) {
             Seen::Overdue
         } else if may_park && self.signs.is_idle() {
             Seen::Idle

@@ -148,7 +148,7 @@ impl Settings {
     /// For the sign-in pages' own listener: the server's TLS, and no certificate of a browser is asked for.
     pub fn pages(server: &config::Server) -> Self {
         let tls = server.tls.clone().map(|tls| config::Tls { client_ca_pem: None, ..tls });
-        Self { tls, ..Self::small() }
+        Self { tls, connections: server.limits.connections, ..Self::small() }
     }
 
     /// For a plain listener with few clients, such as the admin listener.

@@ -64,6 +64,11 @@ impl Signs {
         self.waits.load(Relaxed).wrapping_add(1)
     }
 
+    /// A byte of the next head has been read.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Relaxed)
+    }
+
     /// A connection that is taken apart now loses nothing.
     pub fn is_idle(&self) -> bool {
         self.waiting.load(Relaxed) && !self.begun.load(Relaxed) && self.flushed.load(Relaxed)

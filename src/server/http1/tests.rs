@@ -169,6 +169,18 @@ async fn where_memory_is_short_a_silent_connection_is_closed_instead() {
 }
 
 #[tokio::test]
+async fn where_memory_is_short_the_beginning_of_a_head_is_not_kept_either() {
+    let pressure = Pressure::default();
+    let mut rig = rig_under(&pressure, Patience { park_after: Duration::from_millis(10), ..ALWAYS });
+    rig.get("/one").await;
+    rig.send("GET /two HTTP/1.1\r\nHost: x\r\n").await;
+    pressure.look(2, Some(1));
+    let (rest, ended) = rig.end().await;
+    assert_eq!(rest, "");
+    assert!(matches!(ended, Ended::Overdue), "{ended:?}");
+}
+
+#[tokio::test]
 async fn requests_come_in_any_pieces() {
     let mut rig = rig(ALWAYS);
     let requests = [
