@@ -194,6 +194,10 @@ impl<S: Service> Shared<S> {
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         peer.names = certificate.map(tls::names).unwrap_or_default();
         let trust = certificate.map(|_| terms.trust.clone());
+        if trust.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            tracing::debug!("a client's certificate was judged by authorities that were replaced meanwhile");
+            return Ok(());
+        }
         if session.alpn_protocol() == Some(b"h2") {
             Box::pin(self.http2(terms, stream, peer, trust)).await
         } else {

@@ -6,3 +6,4 @@ mod house;
 mod limits;
 mod mistakes;
 mod triggers;
+mod trust;

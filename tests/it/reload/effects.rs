@@ -20,7 +20,7 @@ use crate::harness::*;
 use crate::traces::collector::Collector;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const TLS: &str = "[server.tls]\ncert_file = \"HOME/cert.pem\"\nkey_file = \"HOME/key.pem\"\n";
+pub(super) const TLS: &str = "[server.tls]\ncert_file = \"HOME/cert.pem\"\nkey_file = \"HOME/key.pem\"\n";
 
 /// A certificate for localhost that signs itself.
 pub struct Pair {
@@ -50,12 +50,19 @@ async fn tls(house: &House) -> (Vec<u8>, TlsStream<TcpStream>) {
     tls_at(house.rig.data).await
 }
 
-async fn tls_at(address: SocketAddr) -> (Vec<u8>, TlsStream<TcpStream>) {
+pub(super) async fn tls_at(address: SocketAddr) -> (Vec<u8>, TlsStream<TcpStream>) {
     tls_as(address, None, "http/1.1").await
 }
 
-async fn tls_as(address: SocketAddr, own: Option<&Pair>, alpn: &str) -> (Vec<u8>, TlsStream<TcpStream>) {
+pub(super) async fn tls_as(address: SocketAddr, own: Option<&Pair>, alpn: &str) -> (Vec<u8>, TlsStream<TcpStream>) {
     let stream = within(TcpStream::connect(address)).await.expect("it accepts");
+    let connector = TlsConnector::from(Arc::new(tls_config(own, alpn)));
+    let stream = within(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await.expect("TLS");
+    let shown = stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec();
+    (shown, stream)
+}
+
+pub(super) fn tls_config(own: Option<&Pair>, alpn: &str) -> ClientConfig {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS")
@@ -69,10 +76,7 @@ async fn tls_as(address: SocketAddr, own: Option<&Pair>, alpn: &str) -> (Vec<u8>
     };
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     config.dangerous().set_certificate_verifier(Arc::new(anyone::Anyone));
-    let connector = TlsConnector::from(Arc::new(config));
-    let stream = within(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await.expect("TLS");
-    let shown = stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec();
-    (shown, stream)
+    config
 }
 
 /// Believes every certificate: the test looks at it itself.
@@ -159,62 +163,6 @@ async fn the_pages_own_listener_speaks_the_servers_tls_and_keeps_it_as_long_as_i
     let needs_restart = house.reload("").await.needs_restart;
     assert_eq!(needs_restart, ["server.tls.cert_file", "server.tls.key_file", "signin.listen"]);
     assert_eq!(tls_at(*pages).await.0, second.der);
-}
-
-/// T413, of connections that are there: an authority that was removed vouches for nobody.
-#[tokio::test]
-async fn what_a_certificate_began_ends_when_other_authorities_are_believed() {
-    let (server, ours, others) = (pair(), pair(), pair());
-    let config = format!(
-        "{TLS}client_ca_file = \"HOME/ca.pem\"\n\
-         [[clients]]\nname = \"payroll\"\nmtls_san = \"localhost\"\naccounts = [\"alice\"]\n\
-         [[clients]]\nname = \"other\"\nkey_hash = \"{}\"\naccounts = [\"alice\"]\n",
-        key_hash("new")
-    );
-    let house = House::with(Options::default(), &config, |home| {
-        server.put(home);
-        std::fs::write(home.join("ca.pem"), &ours.cert).expect("a file");
-    })
-    .await;
-    let data = house.rig.data;
-    let me = || bare("GET", "/v1.0/me").body(empty()).unwrap();
-    let mut idle = Wire::over(tls_as(data, Some(&ours), "http/1.1").await.1);
-    idle.send("GET /v1.0/me HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_eq!(idle.answer().await.status(), 200);
-    let mut busy = http1_over(tls_as(data, Some(&ours), "http/1.1").await.1).await;
-    let mut second = http2_over(tls_as(data, Some(&ours), "h2").await.1).await;
-    assert_eq!(whole(second.send_request(for_http2(me(), data))).await.status(), 200);
-    let with_key = || bare("GET", "/v1.0/me").header("authorization", basic("alice", "new")).body(empty()).unwrap();
-    let mut without = http1_over(tls_at(data).await.1).await;
-    assert_eq!(whole(without.send_request(with_key())).await.status(), 200);
-
-    let gate = Gate::shut();
-    house.rig.sandbox.faults().push(Fault::graph("/v1.0/me/messages", Effect::Hold(gate.clone())));
-    let under_way = busy.send_request(bare("GET", "/v1.0/me/messages").body(empty()).unwrap());
-    let reloaded = async {
-        within(gate.arrived(1)).await;
-        // A reload that changes nothing of it comes between.
-        assert_eq!(house.reload(&format!("{config}[server.limits]\nuri_bytes = 5000\n")).await.needs_restart.len(), 0);
-        std::fs::write(house.home().join("ca.pem"), &others.cert).expect("a file");
-        assert_eq!(said(&house.ask().await), changed(["server.tls.client_ca_file"]));
-        gate.open();
-    };
-    let (answer, ()) = tokio::join!(whole(under_way), reloaded);
-    assert_eq!((answer.status().as_u16(), header(&answer, "connection")), (200, Some("close")), "it ends as it began");
-    assert_eq!(text(idle.rest().await), "", "it is closed");
-    within(async {
-        // What was sent before it was told may still be served.
-        while let Ok(answer) = second.send_request(for_http2(me(), data)).await {
-            let (head, body) = answer.into_parts();
-            let _ = body.collect().await;
-            if head.status != 200 {
-                assert_eq!(head.status, 401);
-                break;
-            }
-        }
-    })
-    .await;
-    assert_eq!(whole(without.send_request(with_key())).await.status(), 200, "it never had a certificate");
 }
 
 #[tokio::test]
