@@ -15,7 +15,7 @@ use crate::admin::{self, Admin, Readiness};
 use crate::config::{Changes, Config, Loaded, ServerLimits};
 use crate::front::{Front, Pages};
 use crate::hosts::Hosts;
-use crate::process::memory::usual_mark;
+use crate::process::memory::{Status, usual_mark};
 use crate::server::{Current, CurrentTerms, Settings, Terms};
 
 pub(super) struct Live {
@@ -30,6 +30,7 @@ pub(super) struct Live {
     limits: ArcSwap<ServerLimits>,
     /// Where the configuration sets no mark.
     pub(super) usual_mark: Option<u64>,
+    pub(super) status: Option<Status>,
     readiness: Readiness,
     /// What operators' pages remember.
     memory: admin::Memory,
@@ -79,6 +80,7 @@ impl Live {
                 terms,
                 limits: ArcSwap::from_pointee(in_force.config.server.limits.clone()),
                 usual_mark: usual_mark(),
+                status: Status::open().ok(),
                 readiness,
                 memory,
                 handle,

@@ -4,6 +4,7 @@
 //! that was swapped somewhere in the path, as Kubernetes does. No content is kept.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, Print};
@@ -20,13 +21,23 @@ impl Files {
     /// The same files as they are now.
     #[must_use]
     pub fn now(&self) -> Self {
-        let print = |path: &PathBuf| files::raw(path).ok().map(|(_, print)| print);
-        Self(self.0.keys().map(|path| (path.clone(), print(path))).collect())
+        let print = |path: &PathBuf, last: &Option<Print>| match files::raw(path) {
+            Ok((_, print)) => Some(print),
+            // That is about us, and says nothing of the file.
+            Err(error) if is_out_of_descriptors(&error) => *last,
+            Err(_) => None,
+        };
+        Self(self.0.iter().map(|(path, last)| (path.clone(), print(path, last))).collect())
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error.raw_os_error().is_some_and(|number| errors.iter().any(|errno| errno.raw_os_error() == number))
 }
 
 #[cfg(test)]

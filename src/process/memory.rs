@@ -2,7 +2,9 @@
 //!
 //! Invariant: between the two marks nothing turns, so that a process at its limit does not refuse and admit by turns.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,9 +47,21 @@ impl Pressure {
     }
 }
 
-/// Memory that is not swapped out, in bytes.
-pub fn resident() -> Option<u64> {
-    resident_by(&fs::read_to_string("/proc/self/status").ok()?)
+/// `/proc/self/status`, held open: a process that has no file descriptor left sees its memory too.
+#[derive(Debug)]
+pub struct Status(File);
+
+impl Status {
+    pub fn open() -> io::Result<Self> {
+        File::open("/proc/self/status").map(Self)
+    }
+
+    /// Memory that is not swapped out, in bytes.
+    pub fn resident(&self) -> Option<u64> {
+        let mut text = [0; 8192];
+        let length = self.0.read_at(&mut text, 0).ok()?;
+        resident_by(&String::from_utf8_lossy(&text[..length]))
+    }
 }
 
 /// The same, by `/proc/self/status`, where sizes are in KiB.
@@ -131,6 +145,6 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        assert!(resident().is_some_and(|bytes| bytes > 100_000));
+        assert!(Status::open().unwrap().resident().is_some_and(|bytes| bytes > 100_000));
     }
 }
