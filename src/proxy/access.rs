@@ -54,7 +54,7 @@ pub struct Access {
     path: String,
     request_id: RequestId,
     peer: PeerAddress,
-    status: StatusCode,
+    status: Option<StatusCode>,
     bytes: u64,
     broke_off: Option<String>,
     ledger: Arc<Ledger>,
@@ -99,7 +99,7 @@ impl Access {
             path: if says_path { head.uri.path().to_owned() } else { String::new() },
             request_id,
             peer,
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: None,
             bytes: 0,
             broke_off: None,
             ledger: Arc::clone(ledger),
@@ -108,7 +108,7 @@ impl Access {
 
     /// The head of the answer is ready.
     pub fn answered(&mut self, status: StatusCode) {
-        self.status = status;
+        self.status = Some(status);
         if let Some(error) = self.error {
             self.ledger.metrics.erred(error.name());
         }
@@ -169,6 +169,12 @@ pub fn account(subject: &Subject) -> Cow<'_, str> {
 }
 
 impl Access {
+    /// Without an answer: its client didn't wait for one, unless it is our own fault.
+    fn status(&self) -> StatusCode {
+        let none = || if std::thread::panicking() { StatusCode::INTERNAL_SERVER_ERROR } else { hung_up() };
+        self.status.unwrap_or_else(none)
+    }
+
     fn write_down(&self) {
         let Some(lines) = &self.ledger.lines else { return };
         let took = self.ledger.clock.moment().since(self.started);
@@ -182,7 +188,7 @@ impl Access {
             upstream: self.upstream.as_deref().unwrap_or_default(),
             method: &self.method,
             path: &self.path,
-            status: self.status.as_u16(),
+            status: self.status().as_u16(),
             error: self.error.map(Kind::name),
             attempts: self.attempts,
             bytes: self.bytes,
@@ -197,11 +203,19 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
+        if self.status.is_none() && !std::thread::panicking() {
+            self.broke_off("the client hung up before the answer");
+        }
         self.write_down();
         if let Some(trace) = self.trace.take() {
             self.finish(*trace);
         }
     }
+}
+
+/// What logs commonly say of a request whose client did not wait for the answer. Nobody gets it.
+fn hung_up() -> StatusCode {
+    StatusCode::from_u16(499).expect("three digits")
 }
 
 fn millis(took: Duration) -> u64 {

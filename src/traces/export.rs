@@ -60,10 +60,16 @@ pub fn start(collector: Collector, resource: Resource, tasks: &Tasks, metrics: &
 }
 
 impl Queue {
-    pub fn put(&self, spans: Spans) {
-        let Err(refused) = self.items.try_send(Item::Spans(spans)) else { return };
-        if let Item::Spans(Spans { list, .. }) = refused.into_inner() {
-            self.lost(list.len());
+    /// Half of the room is for requests of known clients: a flood of strangers doesn't push them out.
+    pub fn put(&self, spans: Spans, of_known_client: bool) {
+        if !of_known_client && self.items.capacity() <= ROOM / 2 {
+            self.lost(spans.list.len());
+        } else if let Err(refused) = self.items.try_send(Item::Spans(spans)) {
+            if let Item::Spans(Spans { list, .. }) = refused.into_inner() {
+                self.lost(list.len());
+            }
+        } else {
+            return;
         }
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!("spans are dropped: the collector does not keep up");
@@ -113,6 +119,9 @@ impl Exporter {
                 None => {}
             }
             self.send(std::mem::take(&mut batch), std::mem::take(&mut spans)).await;
+            if items.len() < ROOM / 4 && !self.fails && self.told.swap(false, Ordering::Relaxed) {
+                tracing::info!("spans are kept again");
+            }
             if let Some(done) = asked {
                 // Whoever asked may not wait any more.
                 let _ = done.send(());
@@ -136,7 +145,6 @@ impl Exporter {
                     self.metrics.traced("failed", rejected);
                 }
                 self.metrics.traced("sent", spans - rejected);
-                self.told.store(false, Ordering::Relaxed);
                 if std::mem::take(&mut self.fails) {
                     tracing::info!("the collector takes spans again");
                 }

@@ -213,7 +213,7 @@ impl Trace {
     }
 
     /// The request is over.
-    pub fn finish(mut self, name: &'static str, failed: bool, how: impl FnOnce() -> Ended) {
+    pub fn finish(mut self, name: &'static str, failed: bool, of_known_client: bool, how: impl FnOnce() -> Ended) {
         if !self.sampled {
             return;
         }
@@ -222,7 +222,7 @@ impl Trace {
         self.spans.push(Span { remote: self.parent.is_some(), failed, ..span });
         let Self { tracer, id, zero, spans, lost, .. } = self;
         tracer.queue.lost(lost);
-        tracer.queue.put(Spans { trace: id, zero, list: spans });
+        tracer.queue.put(Spans { trace: id, zero, list: spans }, of_known_client);
     }
 
     /// Other than all of this trace, and not to be guessed from outside.
@@ -239,7 +239,7 @@ impl Context {
         let id = u64::from_be_bytes(id[..8].try_into().expect("eight of sixteen"));
         let step = Step { id: SpanId(id.max(1).to_be_bytes()), began };
         let span = Span::new(step, Some(self.span), name, kind, self.tracer.clock.moment(), how);
-        self.tracer.queue.put(Spans { trace: self.trace, zero: self.zero, list: vec![span] });
+        self.tracer.queue.put(Spans { trace: self.trace, zero: self.zero, list: vec![span] }, true);
     }
 }
 

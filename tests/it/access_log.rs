@@ -2,6 +2,7 @@
 
 use bearerd::config::LogFormat;
 use bearerd::proxy::AccessLog;
+use bearerd::sandbox::{Effect, Fault, Gate};
 use bearerd::tasks::spawn_here;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -67,4 +68,19 @@ async fn a_drain_leaves_no_line_behind() {
     paths.sort_unstable();
     expected.sort_unstable();
     assert_eq!(paths, expected);
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_the_answer_is_no_error_of_the_server() {
+    let (rig, mut lines) = start("server.workers = 1").await;
+    let gate = Gate::shut();
+    rig.graph().faults().push(Fault::graph("/v1.0/me", Effect::Hold(gate.clone())));
+    let mut client = rig.http1().await;
+    let asked = spawn_here(async move { client.send_request(get("/v1.0/me")).await.is_ok() });
+    within(gate.arrived(1)).await;
+    asked.abort();
+    let written = within(lines.recv()).await.expect("a line");
+    assert_eq!((&written[0]["status"], &written[0]["error"]), (&499.into(), &Value::Null), "{written:?}");
+    assert_eq!(written[0]["broke_off"], "the client hung up before the answer");
+    gate.open();
 }

@@ -84,14 +84,16 @@ impl Access {
 
     /// All that is known at the end.
     pub(super) fn finish(&self, mut trace: Trace) {
-        let failed = self.status.is_server_error() || self.broke_off.is_some();
+        let is_server_error = self.status().is_server_error();
+        // Who hangs up before there is an answer says nothing of the server.
+        let failed = is_server_error || (self.broke_off.is_some() && self.status.is_some());
         let says_path = trace.says_paths();
         let host = trace.host.take();
         let scheme = if trace.secure { "https" } else { "http" };
         let version = if trace.version == Version::HTTP_2 { "2" } else { "1.1" };
-        trace.finish(method_name(&self.method), failed, || {
+        trace.finish(method_name(&self.method), failed, self.client.is_some(), || {
             let mut attributes = method_attributes(&self.method);
-            attributes.push(("http.response.status_code", Value::Number(self.status.as_u16().into())));
+            attributes.push(("http.response.status_code", Value::Number(self.status().as_u16().into())));
             if says_path {
                 attributes.push(("url.path", Value::cut(&self.path)));
             }
@@ -111,7 +113,7 @@ impl Access {
             attributes.extend(account.map(|account| ("bearerd.account", Value::cut(&account))));
             attributes.extend(self.upstream.clone().map(|upstream| ("bearerd.upstream", Value::Shared(upstream))));
             attributes.push(("bearerd.attempts", Value::Number(self.attempts.into())));
-            let status = || self.status.is_server_error().then(|| Value::Text(self.status.as_u16().to_string()));
+            let status = || is_server_error.then(|| Value::Text(self.status().as_u16().to_string()));
             let broke_off = || self.broke_off.is_some().then_some(Value::Word("broke_off"));
             let error = self.error.map(|error| Value::Word(ErrorKind::name(error))).or_else(broke_off).or_else(status);
             Ended { attributes, error, message: self.broke_off.clone() }
