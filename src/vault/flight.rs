@@ -93,7 +93,7 @@ impl Flight {
     }
 
     async fn fetch(&self, turn: &mut Turn) -> Result<Arc<Lease>, Ended> {
-        let mut witness = None;
+        let mut witness: Option<Witness> = None;
         for _ in 0..ROUNDS {
             *turn = self.pilot.slot.turn();
             let grant = self.vault.store.find(self.alias.as_str()).await?;
@@ -113,7 +113,11 @@ impl Flight {
                 return Ok(lease);
             }
             may_be_refreshed(&grant.status)?;
-            if witness.is_some() {
+            if self.pilot.slot.turn() != *turn {
+                // A revocation, perhaps, has come between reading the grant and looking for its lease.
+                continue;
+            }
+            if witness.take().is_some_and(|own| own.grant == (grant.epoch, grant.version)) {
                 let text = "the provider's tokens are dead on arrival".into();
                 return Err(LeaseError::ProviderUnavailable { text, retry_after: POINTLESS }.into());
             }
@@ -258,7 +262,7 @@ impl Flight {
                 tracing::info!(account = %grant.alias, id = %grant.key.id(), version, "refreshed");
                 self.vault.memory.recent.note(&grant.key, at.wall, took);
                 fault::point("fp10");
-                Ok(Round::Stored(Witness { token: access, at }))
+                Ok(Round::Stored(Witness { token: access, at, grant: (presentation.epoch, version) }))
             }
             Committed::Refused(Refusal::Epoch | Refusal::Revoked | Refusal::Missing) => {
                 tracing::info!(account = %grant.alias, "the grant was revoked or renewed during its refresh; the answer was dropped");

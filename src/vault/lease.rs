@@ -42,6 +42,8 @@ pub struct Lease {
 pub(super) struct Witness {
     pub(super) token: AccessToken,
     pub(super) at: Reading,
+    /// The grant's epoch and version with it.
+    pub(super) grant: (u64, u64),
 }
 
 /// Whose a token is, and which of several.
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn who_got_a_token_knows_better_than_who_read_it_after_the_clock_was_set() {
         let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
-        let witness = Witness { token: token(&clock, 3600), at: clock.read() };
+        let witness = Witness { token: token(&clock, 3600), at: clock.read(), grant: (1, 2) };
         let slot = Slot::new(1);
         let tell = |lease: Option<Lease>, source| slot.follow(slot.turn(), vec![lease], source).expect("its turn");
         let left = || slot.lease(0).expect("a lease").expires.since(clock.moment()).as_secs();
