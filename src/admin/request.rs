@@ -64,10 +64,7 @@ impl<'q> Parameters<'q> {
 
 impl Query {
     pub fn read(parameters: &Parameters<'_>) -> Result<Self, Problem> {
-        let state = |name: &str| {
-            let words = State::ALL.map(State::name).join(", ");
-            State::named(name).ok_or_else(|| Problem::parameter("state", format!("has to be one of {words}")))
-        };
+        let state = |name: &str| named("state", name, &State::ALL, State::name);
         Ok(Self {
             state: parameters.get("state").map(state).transpose()?,
             provider: parameters.text("provider"),
@@ -91,8 +88,11 @@ impl AuditWanted {
         };
         Ok(Self {
             account: parameters.text("account"),
-            event: parameters.get("event").map(|name| named("event", name, Event::named)).transpose()?,
-            outcome: parameters.get("outcome").map(|name| named("outcome", name, Outcome::named)).transpose()?,
+            event: parameters.get("event").map(|name| named("event", name, Event::ALL, Event::name)).transpose()?,
+            outcome: parameters
+                .get("outcome")
+                .map(|name| named("outcome", name, Outcome::ALL, Outcome::name))
+                .transpose()?,
             since: time("since")?,
             until: time("until")?,
             cursor: parameters.text("cursor"),

@@ -136,7 +136,11 @@ async fn refresh(office: &Office, alias: &str) -> anyhow::Result<()> {
 async fn revoke(office: &Office, alias: &str) -> anyhow::Result<()> {
     let account = office.find(alias).await?;
     office.revoke(&account.id).await?;
-    say(&format!("{alias} is revoked and its tokens are erased; a running server follows within a second\n"))
+    let follows = match office {
+        Office::Here(_) => "; a running server follows within a second",
+        Office::There(_) => "",
+    };
+    say(&format!("{alias} is revoked and its tokens are erased{follows}\n"))
 }
 
 async fn remove(office: &Office, alias: &str, yes: bool) -> anyhow::Result<()> {

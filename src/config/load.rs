@@ -69,7 +69,7 @@ impl Config {
             return Self::from_text(None, environment, overrides).map_err(|mut mistakes| {
                 mistakes
                     .warnings
-                    .push(format!("no configuration file: neither {} nor {} exists", PLACES[0], PLACES[1]));
+                    .push(format!("no configuration file: neither {} nor {} exists; `bearerd init` writes one, --config names another", PLACES[0], PLACES[1]));
                 mistakes
             });
         };

@@ -35,7 +35,7 @@ impl Fields {
     /// Which accounts a list shows.
     pub fn query(&self) -> Result<Query, Problem> {
         Ok(Query {
-            state: self.get("state").map(|name| named("state", name, State::named)).transpose()?,
+            state: self.get("state").map(|name| named("state", name, &State::ALL, State::name)).transpose()?,
             search: self.get("search").map(|text| text.trim().to_owned()),
             cursor: self.get("cursor").map(str::to_owned),
             limit: Some(ROWS),
@@ -47,8 +47,8 @@ impl Fields {
     pub fn audit(&self) -> Result<AuditWanted, Problem> {
         Ok(AuditWanted {
             account: self.get("account").map(|text| text.trim().to_owned()),
-            event: self.get("event").map(|name| named("event", name, Event::named)).transpose()?,
-            outcome: self.get("outcome").map(|name| named("outcome", name, Outcome::named)).transpose()?,
+            event: self.get("event").map(|name| named("event", name, Event::ALL, Event::name)).transpose()?,
+            outcome: self.get("outcome").map(|name| named("outcome", name, Outcome::ALL, Outcome::name)).transpose()?,
             cursor: self.get("cursor").map(str::to_owned),
             limit: Some(ROWS),
             ..AuditWanted::default()

@@ -101,8 +101,11 @@ impl Desk {
 }
 
 /// The member of an enumeration that a parameter names.
-pub fn named<T>(parameter: &str, name: &str, find: impl Fn(&str) -> Option<T>) -> Result<T, Problem> {
-    find(name).ok_or_else(|| Problem::parameter(parameter, "there is none of this name"))
+pub fn named<T: Copy>(parameter: &str, name: &str, all: &[T], word: fn(T) -> &'static str) -> Result<T, Problem> {
+    all.iter().copied().find(|one| word(*one) == name).ok_or_else(|| {
+        let words: Vec<_> = all.iter().copied().map(word).collect();
+        Problem::parameter(parameter, format!("has to be one of {}", words.join(", ")))
+    })
 }
 
 fn sequence(cursor: &str) -> Result<u64, Problem> {
